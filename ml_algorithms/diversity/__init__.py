@@ -1,0 +1,1 @@
+"""Choosing a list, not items: maximal marginal relevance, determinantal point processes."""

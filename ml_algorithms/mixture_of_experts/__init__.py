@@ -1,0 +1,1 @@
+"""Several tasks on shared experts: MMoE and the ESMM factorisation."""

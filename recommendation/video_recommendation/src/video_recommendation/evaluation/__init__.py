@@ -1,0 +1,1 @@
+"""Offline evaluation: the replay of the test window, baselines, slices, sweeps."""

@@ -1,0 +1,214 @@
+"""The service under load, for `make e2e` and `make bench`: a second process serves, this one asks.
+
+In: a bundle's folder and a rate. Out: latencies as clients see them (open loop, from the scheduled
+arrival), milliseconds by stage as the responses state them, and how many answers were degraded.
+
+Requests are those of real users in random order, each uncached, and one in ten of an unknown one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ml_platform.serving.load_test import LoadPlan, LoadReport, run_load
+
+START_TIMEOUT_S = 60.0
+UNKNOWN_SHARE = 0.1
+UNLOADED_QPS = 2.0
+
+
+@dataclass(frozen=True)
+class StageLatency:
+    """Milliseconds of one stage over the answers that ran it, and how many did."""
+
+    p50_ms: float
+    p99_ms: float
+    n: int
+
+
+@dataclass(frozen=True)
+class LoadSession:
+    """One rate.
+
+    Attributes:
+        load: What clients saw.
+        stages: By stage name; "queue" is the wait for a thread, "total" all of the server's time.
+        degraded_share: Of the answers.
+    """
+
+    load: LoadReport
+    stages: dict[str, StageLatency]
+    degraded_share: float
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running service: its address and the seconds from its start to being ready."""
+
+    url: str
+    start_s: float
+
+
+@contextmanager
+def running_server(folder: Path, *, log_path: Path | None = None) -> Iterator[Server]:
+    """Serves the bundle on a free loopback port, in a process of its own; stops it afterwards.
+
+    Args:
+        folder: The bundle.
+        log_path: Where the server's output goes; thrown away with its data by default.
+
+    Raises:
+        RuntimeError: if it ends or is not ready in time; with the end of its output.
+    """
+    with tempfile.TemporaryDirectory(prefix="video-recommendation-") as scratch:
+        output = log_path or Path(scratch) / "server.log"
+        port = _free_port()
+        begin = time.perf_counter()
+        with output.open("wb") as sink:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "video_recommendation.serving.run", str(folder)),
+                    *("--port", str(port), "--data-dir", str(Path(scratch) / "data")),
+                ],
+                env=_environment(),
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_ready(process, url, output)
+            yield Server(url, time.perf_counter() - begin)
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def load_session(
+    folder: Path,
+    rate_qps: float,
+    seconds: float,
+    *,
+    user_ids: Sequence[int] | np.ndarray,
+    k: int = 20,
+    seed: int = 0,
+) -> LoadSession:
+    """Starts the service, offers the load, stops it.
+
+    Args:
+        folder: The bundle.
+        rate_qps: Poisson arrivals a second.
+        seconds: Length of the measured phase; two seconds of warm-up come before it.
+        user_ids: External ids of users to ask for.
+        k: Length of the lists.
+        seed: Of users and arrivals.
+    """
+    with running_server(folder) as server:
+        lines = request_lines(user_ids, k=k, seed=seed)
+        return measure(server.url, lines, rate_qps, seconds, seed=seed)
+
+
+def sweep(
+    url: str, lines: Sequence[str], rates_qps: Sequence[float], seconds: float, *, p99_ms: float
+) -> list[LoadSession]:
+    """Rates from low to high, up to and including the first that misses the limit.
+
+    Args:
+        url: A running service.
+        lines: Request lines.
+        rates_qps: Ascending.
+        seconds: Of each rate.
+        p99_ms: The limit; any failed or degraded answer misses it too.
+    """
+    sessions = []
+    for rate_qps in rates_qps:
+        sessions.append(measure(url, lines, rate_qps, seconds))
+        if not holds(sessions[-1], p99_ms):
+            break
+    return sessions
+
+
+def holds(session: LoadSession, p99_ms: float) -> bool:
+    """Whether all were answered, in full, and 99% of them within the limit."""
+    load = session.load
+    in_time = load.p99_ms is not None and load.p99_ms < p99_ms
+    return in_time and load.error_rate == 0 and session.degraded_share == 0
+
+
+def measure(
+    url: str, lines: Sequence[str], rate_qps: float, seconds: float, *, seed: int = 0
+) -> LoadSession:
+    """Offers one rate to a running service."""
+    bodies: list[bytes] = []
+    plan = LoadPlan(
+        url=url, requests=lines, rate_qps=rate_qps, seconds=seconds, seed=seed, timeout_s=5.0
+    )
+    report = run_load(plan, on_answer=bodies.append)
+    answers = [json.loads(body) for body in bodies]
+    by_stage: dict[str, list[float]] = {}
+    for answer in answers:
+        for stage, ms in answer["stages_ms"].items():
+            by_stage.setdefault(stage, []).append(ms)
+    stages = {
+        stage: StageLatency(*np.percentile(values, [50, 99]).tolist(), len(values))
+        for stage, values in by_stage.items()
+    }
+    degraded = sum(answer["degraded"] for answer in answers)
+    return LoadSession(report, stages, degraded / max(1, len(answers)))
+
+
+def request_lines(
+    user_ids: Sequence[int] | np.ndarray, *, k: int = 20, n: int = 2000, seed: int = 0
+) -> list[str]:
+    """N request lines for random users, some of them unknown."""
+    rng = np.random.default_rng(seed)
+    known = rng.choice(np.asarray(user_ids), n)
+    unknown = rng.random(n) < UNKNOWN_SHARE
+    wanted = np.where(unknown, int(np.max(user_ids)) + 1 + np.arange(n), known)
+    return [f"GET /v1/recommendations?user_id={user_id}&k={k}" for user_id in wanted]
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, output: Path) -> None:
+    give_up = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=1.0):
+                return
+        except (urllib.error.URLError, OSError):  # not listening yet, or 503: still catching up
+            pass
+        ended = process.poll() is not None
+        if ended or time.monotonic() > give_up:
+            state = f"ended with {process.returncode}" if ended else "is not ready"
+            tail = output.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"the server {state} after start; the end of its output:\n{tail}")
+        time.sleep(0.05)
+
+
+def _environment() -> dict[str, str]:
+    """One thread for each library from the start, this process's import path, no outside store."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    environment.pop("REDIS_URL", None)
+    return {**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

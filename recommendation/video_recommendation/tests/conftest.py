@@ -1,0 +1,22 @@
+"""One small trained system for all tests that need a real one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# Idle OpenMP threads sleep instead of spinning: on a busy machine LightGBM's spinning ones made
+# ten small trees take ten seconds. Read when the library is loaded, hence up here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves test folders off the path
+
+from tiny_system import TinySystem, build_tiny_system
+
+
+@pytest.fixture(scope="session")
+def tiny_system(tmp_path_factory: pytest.TempPathFactory) -> TinySystem:
+    return build_tiny_system(tmp_path_factory.mktemp("tiny_system"))
