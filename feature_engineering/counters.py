@@ -84,9 +84,7 @@ class EventCounter:
         first[has_events] = self._keys[rows] % self._span + self._origin
         return first
 
-    def extended(
-        self, item_idx: npt.NDArray[np.int32], timestamp: Int64Array
-    ) -> EventCounter:
+    def extended(self, item_idx: npt.NDArray[np.int32], timestamp: Int64Array) -> EventCounter:
         """A counter that also holds these events. O(N); meant for a refresh once a tick."""
         return EventCounter(
             np.concatenate([self._item_idx, item_idx]),

@@ -32,9 +32,7 @@ def hash_bucket(ids: npt.NDArray[np.integer], n_buckets: int) -> npt.NDArray[np.
     return ((mixed >> np.uint64(32)) % np.uint64(n_buckets)).astype(np.int64)
 
 
-def hashed_words(
-    texts: Sequence[str], *, n_buckets: int, max_words: int
-) -> npt.NDArray[np.int64]:
+def hashed_words(texts: Sequence[str], *, n_buckets: int, max_words: int) -> npt.NDArray[np.int64]:
     """Bags of hashed lower-case words, i64[len(texts), max_words].
 
     Bucket 0 is padding; words take buckets 1..n_buckets - 1. Years in brackets are words too and

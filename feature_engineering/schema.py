@@ -1,4 +1,4 @@
-"""A feature schema: what each feature is, who owns it, how fresh it is, and what stands for missing.
+"""A feature schema: what each feature is, who owns it, how fresh it is, what stands for missing.
 
 In: one array [C] for every feature of C candidates. Out: one matrix f32[C, F] whose column order is
 the schema's, checked for completeness, length and finiteness. The same call builds training rows

@@ -6,8 +6,8 @@ In: one mapping per answer. Out: ``requests.jsonl`` and, when that is full, ``re
 What was shown, in which order, with which propensity, cannot be recomputed later: the model, its
 state and its clock will have moved on. But no answer may wait or fail for it. So a bounded queue
 and one writer thread stand in between, and a record that cannot be kept (queue full, disk full,
-folder not writable) is counted and dropped. The event log makes the opposite choice: an event is a fact
-somebody was promised, and is refused rather than lost.
+folder not writable) is counted and dropped. The event log makes the opposite choice: an event is
+acknowledged only when it is safe, and refused otherwise.
 
 A line is whole or absent. After a failed write the file is cut back to the last whole line; a line
 torn by ``kill -9`` is ended with a newline when the file is opened again, so that a reader skips

@@ -84,6 +84,18 @@ def test_rate_is_kept(poisson):
     assert 0 < report.p50_ms <= report.p90_ms <= report.p99_ms <= report.max_ms
 
 
+def test_bodies_of_good_answers_are_handed_over_in_order():
+    async def numbered(n: int, head: bytes) -> bytes:
+        return reply(500 if n % 10 == 0 else 200, b"%d" % n)
+
+    bodies: list[bytes] = []
+    with server(numbered) as url:
+        once = plan(url, max_connections=1, warmup_seconds=0)
+        report = run_load(once, on_answer=bodies.append)
+    assert (report.ok, len(bodies)) == (90, 90)
+    assert [int(b) for b in bodies] == [n for n in range(1, 101) if n % 10]
+
+
 def test_a_stall_is_charged_to_every_request_it_delayed():
     """100 requests a second, one connection, one stall of 300 ms: a closed loop would see one slow
     request; here about thirty were due meanwhile and waited 300, 290, ... 0 ms."""

@@ -90,7 +90,9 @@ def load_bundle(folder: Path) -> Recommender:
         counter=EventCounter(log.item_idx, log.timestamp, n_items=log.n_items),
         config=config.retrieval,
     )
-    two_tower = build_two_tower(catalogue, users, log, int(log.timestamp.max()) + 1, config.two_tower)
+    two_tower = build_two_tower(
+        catalogue, users, log, int(log.timestamp.max()) + 1, config.two_tower
+    )
     two_tower.load_state_dict(torch.load(folder / "two_tower.pt", weights_only=True))
     statistics = ItemStatistics(arrays["mean_rating"], arrays["like_share"])
     booster = lgb.Booster(model_file=str(folder / "lambdarank.txt"))

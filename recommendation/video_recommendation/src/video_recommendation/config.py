@@ -107,7 +107,8 @@ class RankingConfig(Stage):
     """Last part of the validation window: chooses the number of trees, epochs and calibration."""
     max_trees: PositiveInt = 300
     learning_rate: PositiveFloat = 0.04
-    n_leaves: PositiveInt = 15
+    n_leaves: PositiveInt = 7
+    """Small trees: the window holds some 200 users, and larger ones learn them by heart."""
     min_rows_in_leaf: PositiveInt = 100
     label_gain: tuple[float, float, float] = (0.0, 1.0, 1.5)
     """Gain of: not watched, watched, watched and liked (rating >= 4)."""
@@ -186,7 +187,9 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Co
     values: dict[str, Any] = {}
     if path is not None:
         if not path.is_file():
-            raise FileNotFoundError(f"no configuration file {path}; see configs/ for those there are")
+            raise FileNotFoundError(
+                f"no configuration file {path}; see configs/ for those there are"
+            )
         values = yaml.safe_load(path.read_text()) or {}
     for override in overrides:
         key, equals, text = override.partition("=")

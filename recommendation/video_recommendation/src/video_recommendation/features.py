@@ -163,9 +163,7 @@ class FeatureBuilder:
             "year": self.catalogue.years[item],
         }
 
-    def _user_columns(
-        self, batch: RequestBatch, candidates: Candidates
-    ) -> dict[str, np.ndarray]:
+    def _user_columns(self, batch: RequestBatch, candidates: Candidates) -> dict[str, np.ndarray]:
         lengths = batch.lengths
         rating_sum = np.bincount(batch.owner, weights=batch.rating, minlength=len(batch))
         smoothed = (rating_sum + NEUTRAL_RATING) / (lengths + 1)

@@ -81,7 +81,9 @@ def train_system(data: SystemData, config: Config, progress: Progress | None = N
     """Trains everything; see the module's docstring for the rule about time."""
     progress = progress or Silent()
     windows = data.windows
-    with progress.stage("retrieval, fitted on the training window", config.two_tower.max_epochs) as step:
+    with progress.stage(
+        "retrieval, fitted on the training window", config.two_tower.max_epochs
+    ) as step:
         selection, epochs = _select_retrieval(data, config, step)
     queries = time_ordered(next_event_queries(data.log, windows.train_end, windows.validation_end))
     with progress.stage("ranking rows, from the validation window", len(queries)) as step:
@@ -159,9 +161,7 @@ def train_rankers(
         "mmoe": mmoe_trials[mmoe_epochs - 1],
     }[ranking.ranker]
     survivors = _survivors(examples, preranker, ranking.prerank_keep)
-    mmoe = fit_mmoe(
-        survivors, ranking, seed=seed, epochs=mmoe_epochs, on_epoch=lambda *_: step(1)
-    )
+    mmoe = fit_mmoe(survivors, ranking, seed=seed, epochs=mmoe_epochs, on_epoch=lambda *_: step(1))
     return RankingParts(
         preranker=fit_prerank(examples, seed=seed),
         rankers={

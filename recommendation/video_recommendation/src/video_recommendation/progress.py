@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console as RichConsole
@@ -21,13 +21,8 @@ Step = Callable[[int], None]
 class Progress(Protocol):
     """Who is told how far the work is."""
 
-    def stage(self, name: str, total: int) -> "_StageContext":
+    def stage(self, name: str, total: int) -> AbstractContextManager[Step]:
         """Opens a stage; the context gives a function that advances it by n."""
-
-
-class _StageContext(Protocol):
-    def __enter__(self) -> Step: ...
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class Silent:

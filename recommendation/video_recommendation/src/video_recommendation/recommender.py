@@ -114,7 +114,7 @@ class Recommender:
         self._first_genre = np.where(
             catalogue.genre_flags.any(axis=1), catalogue.genre_flags.argmax(axis=1), -1
         )
-        self._explainer = Explainer(catalogue, proposer.retriever, self._lambda_ranker())
+        self._explainer = Explainer(catalogue, proposer.retriever, self.lambda_ranker())
 
     # --- the stages, for batches ------------------------------------------------------------
 
@@ -124,7 +124,9 @@ class Recommender:
         rows = keep_best(scores, candidates.ptr, self.config.ranking.prerank_keep)
         return scores, candidates.take(rows, len(batch))
 
-    def rank(self, batch: RequestBatch, candidates: Candidates, ranker: str | None = None) -> Ranked:
+    def rank(
+        self, batch: RequestBatch, candidates: Candidates, ranker: str | None = None
+    ) -> Ranked:
         """Scores the survivors with the configured ranker, or the one named."""
         features = self.proposer.matrix(batch, candidates)
         model = self.rankers[ranker or self.config.ranking.ranker]
@@ -144,9 +146,11 @@ class Recommender:
             similarity=self._similarity(head),
         )
 
-    def rerank(self, ranked: Ranked, begin: int, end: int, *, k: int, now: int) -> RankedList:
-        """The list of one request; the draw of the exploration item depends on seed and time."""
-        rng = np.random.default_rng((self.config.seed, now, begin))
+    def rerank(
+        self, ranked: Ranked, begin: int, end: int, *, k: int, user_idx: int, now: int
+    ) -> RankedList:
+        """The list of one request; the draw of the exploration item depends on user and second."""
+        rng = np.random.default_rng((self.config.seed, user_idx + 1, now))
         return rerank(self.pool(ranked, begin, end), self.config.reranking, k=k, rng=rng)
 
     def _similarity(self, item: np.ndarray) -> np.ndarray:
@@ -184,9 +188,7 @@ class Recommender:
         batch = single_request(
             self.users.user_idx(user_id), now, state.item_idx, state.rating, state.timestamp
         )
-        live = replace(
-            self.proposer, retriever=replace(self.proposer.retriever, counter=counter)
-        )
+        live = replace(self.proposer, retriever=replace(self.proposer.retriever, counter=counter))
         pool = stages.run("retrieve", lambda: _without(live.retrieve(batch), exclude))
         return self._finish(batch, pool, live, k, stages)
 
@@ -208,7 +210,7 @@ class Recommender:
         if ranked is None:  # counted and logged by the stages: the response says "degraded"
             return self._plain(survivors, prerank_score, k, "A match for your recent watching")
         listed = stages.ladder(
-            Step("rerank", lambda: self.rerank(ranked, 0, len(ranked.score), k=k, now=batch.now[0])),
+            Step("rerank", lambda: self._rerank_one(batch, ranked, k)),
             Step("rank_order", lambda: _ranker_order(ranked, k)),
         )
         return stages.run("explain", lambda: self._describe(batch, ranked, listed))
@@ -217,6 +219,16 @@ class Recommender:
         features = live.matrix(batch, survivors)
         model = self.rankers[self.config.ranking.ranker]
         return Ranked(survivors, features, np.asarray(model.score(features), dtype=np.float64))
+
+    def _rerank_one(self, batch: RequestBatch, ranked: Ranked, k: int) -> RankedList:
+        return self.rerank(
+            ranked,
+            0,
+            len(ranked.score),
+            k=k,
+            user_idx=int(batch.user_idx[0]),
+            now=int(batch.now[0]),
+        )
 
     def _describe(
         self, batch: RequestBatch, ranked: Ranked, listed: RankedList
@@ -245,7 +257,10 @@ class Recommender:
         """The pre-ranker's order as it is: what is shown when the ranker is not there."""
         return [
             RecommendedItem(
-                int(survivors.item_idx[row]), float(score[row]), reason, source_names(survivors, int(row))
+                int(survivors.item_idx[row]),
+                float(score[row]),
+                reason,
+                source_names(survivors, int(row)),
             )
             for row in np.argsort(-score, kind="stable")[:k]
         ]
@@ -255,7 +270,9 @@ class Recommender:
         vectors = self.proposer.retriever.item_vectors
         score, found = self.proposer.retriever.index.search(vectors[item_idx][None], k + 1)
         return [
-            RecommendedItem(int(i), float(s), f"Similar to {self.catalogue.titles[item_idx]}", ("two_tower",))
+            RecommendedItem(
+                int(i), float(s), f"Similar to {self.catalogue.titles[item_idx]}", ("two_tower",)
+            )
             for i, s in zip(found[0], score[0], strict=True)
             if i not in (item_idx, -1)
         ][:k]
@@ -290,7 +307,8 @@ class Recommender:
                 surface="home",
             )
 
-    def _lambda_ranker(self) -> LambdaRanker:
+    def lambda_ranker(self) -> LambdaRanker:
+        """The LambdaMART ranker, which explains lists whichever ranker orders them."""
         ranker = self.rankers["lambdarank"]
         if not isinstance(ranker, LambdaRanker):
             raise TypeError(f"the ranker named lambdarank is a {type(ranker).__name__}")
@@ -299,7 +317,9 @@ class Recommender:
 
 def source_names(candidates: Candidates, row: int) -> tuple[str, ...]:
     """Names of the sources that proposed a candidate."""
-    return tuple(name for name, held in zip(SOURCES, candidates.in_source[row], strict=True) if held)
+    return tuple(
+        name for name, held in zip(SOURCES, candidates.in_source[row], strict=True) if held
+    )
 
 
 def _without(candidates: Candidates, exclude: np.ndarray) -> Candidates:

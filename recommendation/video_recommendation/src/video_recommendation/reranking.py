@@ -65,9 +65,7 @@ class Pool:
     similarity: np.ndarray
 
 
-def rerank(
-    pool: Pool, config: RerankingConfig, *, k: int, rng: np.random.Generator
-) -> RankedList:
+def rerank(pool: Pool, config: RerankingConfig, *, k: int, rng: np.random.Generator) -> RankedList:
     """Builds the list.
 
     Args:

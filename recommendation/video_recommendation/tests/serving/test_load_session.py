@@ -34,7 +34,7 @@ def test_a_session_reports_latency_and_stages(tiny_system):
 
 @pytest.mark.slow
 def test_a_server_that_cannot_start_says_why(tmp_path):
-    with pytest.raises(RuntimeError, match="no bundle in .*train one first"):  # noqa: SIM117
+    with pytest.raises(RuntimeError, match=r"no bundle in .*train one first"):  # noqa: SIM117
         with running_server(tmp_path):
             pass
 

@@ -138,7 +138,9 @@ def test_lists_are_the_same(replay):
         candidates = recommender.prerank(alone, recommender.proposer.retrieve(alone))[1]
         ranked = recommender.rank(alone, candidates)
         now = int(alone.now[0])
-        listed = recommender.rerank(ranked, 0, len(ranked.score), k=20, now=now)
+        listed = recommender.rerank(
+            ranked, 0, len(ranked.score), k=20, user_idx=int(alone.user_idx[0]), now=now
+        )
         items = ranked.candidates.item_idx[listed.rows]
         assert [item["item_id"] for item in body["items"]] == (
             recommender.catalogue.item_ids[items].tolist()

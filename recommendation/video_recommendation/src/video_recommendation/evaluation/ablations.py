@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from ml_platform.data.splits import next_event_queries
 from video_recommendation.config import Config, TwoTowerConfig, load_config
 from video_recommendation.data import SystemData
+from video_recommendation.evaluation.baselines import Scorer
 from video_recommendation.evaluation.lists import PerQuery, Table, list_metrics
 from video_recommendation.evaluation.retrieval import evaluate_scorer
 from video_recommendation.requests import batch_of_queries
@@ -43,7 +46,6 @@ def read_ablations(folder: Path, base: Config) -> dict[str, TwoTowerConfig]:
 
 def run_ablations(
     data: SystemData,
-    base: Config,
     settings: dict[str, TwoTowerConfig],
     seeds: tuple[int, ...],
     on_done: Callable[[str, int], None] = lambda *_: None,
@@ -54,12 +56,15 @@ def run_ablations(
     for name, setting in settings.items():
         for seed in seeds:
             model = train_with_early_stopping(data, setting, seed)
-            encoder, vectors = RequestEncoder(model, data.users), item_vectors(model)
-            found[name, seed] = evaluate_scorer(
-                lambda batch, e=encoder, v=vectors: e.encode(batch) @ v.T, data.log, queries
-            )
+            scorer = two_tower_scorer(RequestEncoder(model, data.users), item_vectors(model))
+            found[name, seed] = evaluate_scorer(scorer, data.log, queries)
             on_done(name, seed)
     return found
+
+
+def two_tower_scorer(encoder: RequestEncoder, vectors: np.ndarray) -> Scorer:
+    """Cosines of requests and all items."""
+    return lambda batch: encoder.encode(batch) @ vectors.T
 
 
 def train_with_early_stopping(data: SystemData, setting: TwoTowerConfig, seed: int) -> TwoTower:
@@ -89,5 +94,5 @@ def ablation_table(
     rows = {}
     for name in names:
         runs = [values for (run, _), values in found.items() if run == name]
-        rows[name] = {m: sum(run[m] for run in runs) / len(runs) for m in runs[0]}
+        rows[name] = {m: np.mean([run[m] for run in runs], axis=0) for m in runs[0]}
     return Table(rows, queries.user_idx, protocol, resamples)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from implicit.als import AlternatingLeastSquares
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from feature_engineering.counters import EventCounter, as_of
 from ml_algorithms.collaborative_filtering.ease import fit_ease
@@ -51,7 +52,9 @@ def baselines(counter: EventCounter, seed: int) -> tuple[Baseline, ...]:
     return (
         Baseline("random", ({},), lambda log, _: _random_scorer(log.n_items, seed)),
         Baseline("popularity", ({},), popularity),
-        Baseline("recent_popularity", ({"days": 1}, {"days": 7}, {"days": 14}, {"days": 30}), popularity),
+        Baseline(
+            "recent_popularity", ({"days": 1}, {"days": 7}, {"days": 14}, {"days": 30}), popularity
+        ),
         Baseline(
             "item_knn",
             tuple({"neighbours": n, "shrink": s} for n in (20, 100) for s in (10, 200)),
@@ -82,9 +85,7 @@ def item_item_scorer(model: ItemItemModel) -> Scorer:
     return lambda batch: score_histories(model, batch.item_idx, batch.ptr)
 
 
-def popularity_scores(
-    counter: EventCounter, batch: RequestBatch, days: float | None
-) -> np.ndarray:
+def popularity_scores(counter: EventCounter, batch: RequestBatch, days: float | None) -> np.ndarray:
     """Live event counts f32[Q, I] at each request: of the last ``days``, of all time by default."""
     items = np.arange(counter.n_items)
     moments, moment_of = np.unique(as_of(batch.now), return_inverse=True)
@@ -102,16 +103,16 @@ def ials_scorer(matrix: sparse.csr_matrix, factors: int, reg: float, seed: int) 
 
     The user factor is solved anew from the live history at every request.
     """
-    model = AlternatingLeastSquares(
-        factors=factors,
-        regularization=reg,
-        alpha=1.0,
-        iterations=15,
-        random_state=seed,
-        num_threads=1,
-        calculate_training_loss=False,
-    )
-    model.fit(matrix, show_progress=False)
+    with threadpool_limits(1, "blas"):  # the library's own advice: many tiny solves
+        model = AlternatingLeastSquares(
+            factors=factors,
+            regularization=reg,
+            alpha=1.0,
+            iterations=15,
+            random_state=seed,
+            num_threads=1,
+        )
+        model.fit(matrix, show_progress=False)
 
     def score(batch: RequestBatch) -> np.ndarray:
         shape = (len(batch), matrix.shape[1])

@@ -109,14 +109,14 @@ def replay(
     )
 
 
-def candidate_metrics(result: Replay, ranker: str, n_users: np.ndarray) -> PerQuery:
+def candidate_metrics(result: Replay, ranker: str, users: np.ndarray) -> PerQuery:
     """AUC and NDCG@10 against the candidates alone, for queries with both outcomes among them.
 
     The AUC is within a query, averaged: an AUC over all rows would mostly measure which queries
-    are easy.
+    are easy. ``users`` i32[Q] comes back as "user", the clusters of an interval.
     """
     scores = result.score[ranker]
-    values: PerQuery = {"auc": [], "ndcg@10": [], "user": []}  # type: ignore[dict-item]
+    values: dict[str, list[float]] = {"auc": [], "ndcg@10": [], "user": []}
     discount = 1 / np.log2(np.arange(2, 12))
     for query, (a, b) in enumerate(zip(result.ptr[:-1], result.ptr[1:], strict=True)):
         watched = result.watched[a:b]
@@ -126,14 +126,16 @@ def candidate_metrics(result: Replay, ranker: str, n_users: np.ndarray) -> PerQu
         ideal = discount[: min(10, int(watched.sum()))].sum()
         values["auc"].append(auc(watched, scores[a:b]))
         values["ndcg@10"].append((hits * discount[: len(hits)]).sum() / ideal)
-        values["user"].append(n_users[query])
+        values["user"].append(users[query])
     return {name: np.asarray(column) for name, column in values.items()}
 
 
 def _final_lists(recommender: Recommender, ranked: Ranked, part: Queries, k: int) -> np.ndarray:
     lists = np.full((len(part), k), -1, dtype=np.int32)
-    for query, (a, b) in enumerate(zip(ranked.candidates.ptr[:-1], ranked.candidates.ptr[1:], strict=True)):
-        rows = recommender.rerank(ranked, a, b, k=k, now=int(part.timestamp[query])).rows
+    ptr = ranked.candidates.ptr
+    for query, (a, b) in enumerate(zip(ptr[:-1], ptr[1:], strict=True)):
+        user_idx, now = int(part.user_idx[query]), int(part.timestamp[query])
+        rows = recommender.rerank(ranked, a, b, k=k, user_idx=user_idx, now=now).rows
         lists[query, : len(rows)] = ranked.candidates.item_idx[rows]
     return lists
 

@@ -25,6 +25,8 @@ AIMS = (
     ("final", "ease_recency", "hr@10", "ranking"),
     ("final", "two_tower", "hr@10", "ranking"),
     ("lambdarank", "mmoe", "hr@10", "ranking"),
+    ("lambdarank", "prerank", "ndcg@10", "ranking"),
+    ("final", "lambdarank", "ndcg@10", "ranking"),
 )
 """Paired differences that the documents argue from: (variant, baseline, metric, table)."""
 
@@ -33,18 +35,22 @@ def record(results: Results, data: SystemData, trained: Trained, found: Evaluati
     """Adds every number of the evaluation to the results."""
     _data_facts(results, data, found)
     _training_facts(results, trained)
-    _table(results, "retrieval", found.retrieval, RETRIEVAL_METRICS)
-    _table(results, "ranking", found.ranking, RANKING_METRICS)
-    _table(results, "batch_split", found.batch, ("hr@10", "ndcg@10", "recall@100"), optional=True)
+    record_table(results, "retrieval", found.retrieval, RETRIEVAL_METRICS)
+    record_table(results, "ranking", found.ranking, RANKING_METRICS)
+    record_table(
+        results, "batch_split", found.batch, ("hr@10", "ndcg@10", "recall@100"), optional=True
+    )
     for name, table in found.slices.items():
-        _table(results, f"slice_{name.replace(' ', '_')}", table, ("hr@10", "ndcg@10"))
+        record_table(results, f"slice_{name.replace(' ', '_')}", table, ("hr@10", "ndcg@10"))
     for variant, baseline, metric, stage in AIMS:
         table = found.retrieval if stage == "retrieval" else found.ranking
         difference = table.difference(variant, baseline, metric)
         key = f"{stage}_difference/{variant}_minus_{baseline}/{metric}"
         results.add(key, difference, protocol=f"paired difference; {table.protocol}")
     for name, value in found.pool.items():
-        results.add(f"pool/merged/{name}", value, n=len(found.queries), protocol=found.retrieval.protocol)
+        results.add(
+            f"pool/merged/{name}", value, n=len(found.queries), protocol=found.retrieval.protocol
+        )
     _candidates(results, found)
     _calibration(results, found)
     _sweep(results, found)
@@ -84,7 +90,7 @@ def _training_facts(results: Results, trained: Trained) -> None:
         results.add(f"training/{key}", float(value), protocol=protocol)
 
 
-def _table(
+def record_table(
     results: Results,
     stage: str,
     table: Table,
@@ -92,22 +98,30 @@ def _table(
     *,
     optional: bool = False,
 ) -> None:
+    """Adds mean and interval of each metric of each row; ``optional`` skips metrics a row lacks."""
     for variant, values in table.rows.items():
         for metric in metrics:
             if optional and metric not in values:
                 continue
-            results.add(f"{stage}/{variant}/{metric}", table.mean(variant, metric), protocol=table.protocol)
+            results.add(
+                f"{stage}/{variant}/{metric}", table.mean(variant, metric), protocol=table.protocol
+            )
 
 
 def _candidates(results: Results, found: Evaluation) -> None:
-    protocol = f"against the ranked candidates, queries with both outcomes; {found.ranking.protocol}"
+    protocol = (
+        f"against the ranked candidates, queries with both outcomes; {found.ranking.protocol}"
+    )
     for ranker, values in found.candidates.items():
         for metric in ("auc", "ndcg@10"):
             estimate = bootstrap_mean(values[metric], values["user"])
             results.add(f"candidates/{ranker}/{metric}", estimate, protocol=protocol)
         overall = auc(found.replay.watched, found.replay.score[ranker])
         results.add(
-            f"candidates/{ranker}/auc_all_rows", overall, n=len(found.replay.watched), protocol=protocol
+            f"candidates/{ranker}/auc_all_rows",
+            overall,
+            n=len(found.replay.watched),
+            protocol=protocol,
         )
 
 
@@ -117,7 +131,7 @@ def _calibration(results: Results, found: Evaluation) -> None:
             f"calibration/{name}/ece",
             calibration.ece,
             n=len(found.replay.watched),
-            protocol="15 equal-mass bins, fitted on validation, judged on the test window's candidates",
+            protocol="15 equal-mass bins, fitted on validation, judged on the test candidates",
         )
 
 
@@ -129,7 +143,10 @@ def _sweep(results: Results, found: Evaluation) -> None:
             estimate = _mean_of_finite(values, found.sweep_users)
             results.add(f"reranking/{point.name}/{metric}", estimate, protocol=protocol)
         results.add(
-            f"reranking/{point.name}/coverage@10", point.coverage, n=len(found.sweep_users), protocol=protocol
+            f"reranking/{point.name}/coverage@10",
+            point.coverage,
+            n=len(found.sweep_users),
+            protocol=protocol,
         )
         if point is not relevance:
             lost = bootstrap_difference(
@@ -157,5 +174,7 @@ def _funnel(results: Results, found: Evaluation) -> None:
         results.add(f"funnel/{stage}/items", size, protocol="mean per request, test window")
     for stage, value in found.replay.stage_ms.items():
         results.add(
-            f"funnel/{stage}/batch_ms", value, protocol="per request, in blocks of 1,024 (throughput)"
+            f"funnel/{stage}/batch_ms",
+            value,
+            protocol="per request, in blocks of 1,024 (throughput)",
         )

@@ -98,9 +98,7 @@ def list_qualities(
     genres = recommender.catalogue.genre_flags
     return {
         "ild_genre@10": intra_list_distance(genres, lists),
-        "ild_embedding@10": intra_list_distance(
-            recommender.proposer.retriever.item_vectors, lists
-        ),
+        "ild_embedding@10": intra_list_distance(recommender.proposer.retriever.item_vectors, lists),
         "min_distance_genre@10": min_pairwise_distance(genres, lists),
         "genre_entropy@10": category_entropy(lists, genres),
         "novelty@10": novelty(lists, np.maximum(item_users, 1), known.n_users),

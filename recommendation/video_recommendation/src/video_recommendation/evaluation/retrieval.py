@@ -38,9 +38,7 @@ def blocks(log: InteractionLog, queries: Queries) -> list[tuple[Queries, Request
 
 def evaluate_scorer(scorer: Scorer, log: InteractionLog, queries: Queries) -> PerQuery:
     """Per-query metrics of a full-catalogue scorer."""
-    parts = [
-        list_metrics(scorer(batch), batch, log, part) for part, batch in blocks(log, queries)
-    ]
+    parts = [list_metrics(scorer(batch), batch, log, part) for part, batch in blocks(log, queries)]
     return join(parts)
 
 
@@ -49,9 +47,7 @@ def join(parts: list[PerQuery]) -> PerQuery:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def tune(
-    baseline: Baseline, data: SystemData, queries: Queries, metric: str
-) -> dict[str, float]:
+def tune(baseline: Baseline, data: SystemData, queries: Queries, metric: str) -> dict[str, float]:
     """The setting of the grid with the best mean ``metric`` on validation queries.
 
     Models are fitted on the training window alone; a random part of the queries decides.
@@ -108,8 +104,9 @@ def evaluate_merge(
 
 
 def lists_by_score(candidates: Candidates, scores: np.ndarray, k: int) -> np.ndarray:
-    """i32[Q, k]: the k best candidates of each request, -1 padding. Equal scores keep pool order,
-    which is by item number: scores of real models are not tied.
+    """The k best candidates of each request, i32[Q, k] with -1 padding.
+
+    Equal scores keep the pool's order, which is by item number; real scores are hardly ever equal.
     """
     owner = candidates.owner
     order = np.lexsort((-scores, owner))
@@ -120,9 +117,7 @@ def lists_by_score(candidates: Candidates, scores: np.ndarray, k: int) -> np.nda
     return lists
 
 
-def _pool_facts(
-    candidates: Candidates, log: InteractionLog, queries: Queries
-) -> dict[str, float]:
+def _pool_facts(candidates: Candidates, log: InteractionLog, queries: Queries) -> dict[str, float]:
     ptr, items = queries.relevant(log)
     owner = np.repeat(np.arange(len(queries)), np.diff(ptr))
     key = candidates.owner * log.n_items + candidates.item_idx  # ascending

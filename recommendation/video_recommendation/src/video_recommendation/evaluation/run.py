@@ -7,13 +7,16 @@ slices, the plain temporal split, the index.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from ml_platform.data.interactions import InteractionLog, Queries
+from ml_platform.data.interactions import Queries
 from ml_platform.data.splits import next_event_queries, temporal_batch_queries
-from ml_platform.evaluation.classification_metrics import expected_calibration_error, reliability_curve
+from ml_platform.evaluation.classification_metrics import (
+    expected_calibration_error,
+    reliability_curve,
+)
 from video_recommendation.config import Config, IndexConfig
 from video_recommendation.data import SystemData
 from video_recommendation.evaluation.baselines import Scorer, baselines, oracle_scorer
@@ -26,6 +29,7 @@ from video_recommendation.evaluation.retrieval import (
     source_scorers,
     tune,
 )
+from video_recommendation.features import SCHEMA
 from video_recommendation.pipeline import Trained, with_live_counter
 from video_recommendation.progress import Progress
 from video_recommendation.ranking.calibration import Calibrator, fit_calibrator, logistic
@@ -37,6 +41,15 @@ TUNING_METRIC = "recall@100"
 INDEX_QUERIES = 1000
 HEAD_SHARE = 0.2
 COLD_EVENTS = 20
+BATCH_ROWS = (
+    "random",
+    "popularity",
+    "recent_popularity",
+    "item_knn",
+    "ease",
+    "ials",
+    "two_tower",
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,9 @@ def evaluate_system(
     retrieval = Table(rows, queries.user_idx, protocol, resamples)
     with progress.stage("replay of the funnel, test window", len(queries)) as step:
         result = replay(recommender, log, queries, step)
-    shared = {name: _without_recall_100(rows[name]) for name in ("ease", "ease_recency", "two_tower")}
+    shared = {
+        name: _without_recall_100(rows[name]) for name in ("ease", "ease_recency", "two_tower")
+    }
     ranking = Table(shared | result.per_query, queries.user_idx, protocol, resamples)
     with progress.stage("re-ranking sweep", 1):
         n_queries = config.evaluation.sweep_queries
@@ -133,7 +148,7 @@ def evaluate_system(
         slices=slices,
         batch=batch,
         index=index,
-        gain=recommender._lambda_ranker().gain(),
+        gain=recommender.lambda_ranker().gain(),
         shap=shap,
         replay=result,
         queries=queries,
@@ -185,8 +200,8 @@ def protocol_line(data: SystemData, config: Config, queries: Queries) -> str:
     return (
         f"{quick}{synthetic}{data.name}, next-event: last {share:.0%} of time, "
         f"{len(queries)} queries of {len(np.unique(queries.user_idx))} users (one per user and "
-        f"second; tied events are one query), full catalogue of {data.log.n_items} items, seen items "
-        f"masked, models frozen at the window's start, live histories and counters, "
+        f"second; tied events are one query), full catalogue of {data.log.n_items} items, seen "
+        f"items masked, models frozen at the window's start, live histories and counters, "
         f"tie seed {config.data.tie_seed}, 95% bootstrap by user"
     )
 
@@ -224,10 +239,16 @@ def _slices(
 ) -> dict[str, Table]:
     """Cold and warm requests; head and tail items (by popularity before the test window)."""
     names = ("recent_popularity", "ease", "two_tower")
-    whole = {name: _without_recall_100(evaluate_scorer(scorers[name], data.log, queries)) for name in names}
+    whole = {
+        name: _without_recall_100(evaluate_scorer(scorers[name], data.log, queries))
+        for name in names
+    }
     whole |= {name: result.per_query[name] for name in ("lambdarank", "final")}
     table = Table(
-        {name: {"hr@10": values["hr@10"], "ndcg@10": values["ndcg@10"]} for name, values in whole.items()},
+        {
+            name: {"hr@10": values["hr@10"], "ndcg@10": values["ndcg@10"]}
+            for name, values in whole.items()
+        },
         queries.user_idx,
         "",
         resamples,
@@ -260,7 +281,7 @@ def _batch_table(
 ) -> Table:
     """Plain global temporal split: one query a user at the cut, user state frozen there."""
     queries = temporal_batch_queries(data.log, data.windows.validation_end)
-    wanted = [name for name in ("random", "popularity", "recent_popularity", "item_knn", "ease", "ials", "two_tower") if name in scorers]
+    wanted: list[str] = [name for name in BATCH_ROWS if name in scorers]
     rows = {name: evaluate_scorer(scorers[name], data.log, queries) for name in wanted}
     result = replay(recommender, data.log, queries)
     rows["merged"], _ = evaluate_merge(recommender, data.log, queries)
@@ -292,8 +313,6 @@ def _mean_shap(recommender: Recommender, result: Replay) -> dict[str, float]:
     """Mean |SHAP| per feature over a sample of ranked candidates, largest first."""
     features = result.blocks[0][1].features
     rows = np.random.default_rng(0).permutation(len(features))[:2000]
-    contributions = recommender._lambda_ranker().contributions(features[rows])[:, :-1]
+    contributions = recommender.lambda_ranker().contributions(features[rows])[:, :-1]
     mean = np.abs(contributions).mean(axis=0)
-    from video_recommendation.features import SCHEMA
-
     return {SCHEMA.names[i]: float(mean[i]) for i in np.argsort(-mean, kind="stable")}

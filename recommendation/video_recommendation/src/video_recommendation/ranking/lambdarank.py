@@ -20,7 +20,8 @@ from video_recommendation.config import RankingConfig
 from video_recommendation.features import SCHEMA
 from video_recommendation.ranking.examples import Examples
 
-EVALUATE_EVERY = 10
+PATIENCE_TREES = 100
+"""NDCG on a few hundred queries is noisy from tree to tree: wait long before stopping."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def fit_lambdarank(
         data,
         config.max_trees,
         valid_sets=[_dataset(choose, config, reference=data)],
-        callbacks=[lgb.early_stopping(5 * EVALUATE_EVERY, verbose=False)],
+        callbacks=[lgb.early_stopping(PATIENCE_TREES, verbose=False)],
     )
     return LambdaRanker(booster)
 

@@ -74,7 +74,8 @@ def build_index(vectors: np.ndarray, config: IndexConfig) -> faiss.Index:
         raise ValueError(f"vectors must be f32[I, D], got {vectors.dtype} {vectors.shape}")
     if not len(vectors):
         raise ValueError("no vectors to index: the catalogue is empty")
-    index = _empty_index(*vectors.shape, config)
+    n_vectors, dim = vectors.shape
+    index = _empty_index(n_vectors, dim, config)
     if not index.is_trained:
         index.train(vectors)
     index.add(vectors)
@@ -181,7 +182,7 @@ def serialised_bytes(index: faiss.Index) -> int:
         nonlocal n_bytes
         n_bytes += len(block)
 
-    writer = faiss.BufferedIOWriter(faiss.PyCallbackIOWriter(count))
+    writer = faiss.BufferedIOWriter(faiss.PyCallbackIOWriter(count))  # type: ignore[attr-defined]
     faiss.write_index(index, writer)
     del writer  # flushes what is left
     return n_bytes

@@ -130,9 +130,12 @@ def train_two_tower(
     # then repeats the first n epochs of the run that chose n.
     total_steps = config.max_epochs * max(1, len(pairs.item_idx) // config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, (step + 1) / WARM_UP_STEPS) * (1 - 0.9 * step / total_steps)
-        if step < total_steps
-        else 0.1,
+        optimiser,
+        lambda step: (
+            min(1.0, (step + 1) / WARM_UP_STEPS) * (1 - 0.9 * step / total_steps)
+            if step < total_steps
+            else 0.1
+        ),
     )
     sampler = _NegativeSampler(log.n_items, config, rng)
     history: list[Epoch] = []

@@ -166,10 +166,7 @@ def measure(
     for answer in answers:
         for stage, ms in answer["stages_ms"].items():
             by_stage.setdefault(stage, []).append(ms)
-    stages = {
-        stage: StageLatency(*np.percentile(values, [50, 99]).tolist(), len(values))
-        for stage, values in by_stage.items()
-    }
+    stages = {stage: _latency(values) for stage, values in by_stage.items()}
     degraded = sum(answer["degraded"] for answer in answers)
     return LoadSession(report, stages, degraded / max(1, len(answers)))
 
@@ -183,6 +180,11 @@ def request_lines(
     unknown = rng.random(n) < UNKNOWN_SHARE
     wanted = np.where(unknown, int(np.max(user_ids)) + 1 + np.arange(n), known)
     return [f"GET /v1/recommendations?user_id={user_id}&k={k}" for user_id in wanted]
+
+
+def _latency(values: list[float]) -> StageLatency:
+    p50_ms, p99_ms = np.percentile(values, [50, 99])
+    return StageLatency(float(p50_ms), float(p99_ms), len(values))
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, output: Path) -> None:

@@ -1,0 +1,201 @@
+"""Command line: one subcommand for each stage word. ``video-recommendation --help``.
+
+Heavy imports (torch, faiss, lightgbm) happen inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+# Two threads of a numerical library that spin while they wait for each other lose far more on a
+# busy machine than they gain on an idle one. Must be set before the libraries are loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from video_recommendation.artifacts import SYSTEM_FOLDER
+from video_recommendation.config import Config, load_config
+
+if TYPE_CHECKING:
+    from video_recommendation.commands import Run
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console()
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of differences")]
+DatasetName = Annotated[str | None, typer.Option("--dataset", help="name in the dataset registry")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="stage.key=value, repeatable")]
+Seed = Annotated[int | None, typer.Option("--seed", help="of models, sampling and negatives")]
+Out = Annotated[Path | None, typer.Option("--out", help="folder of artifacts (default: artifacts)")]
+
+
+def settings(
+    config: Path | None, dataset: str | None, overrides: list[str] | None, seed: int | None
+) -> Config:
+    """The configuration that the options describe; a mistake ends the command with its reason."""
+    extra = list(overrides or [])
+    if dataset is not None:
+        extra.append(f"data.dataset={dataset}")
+    if seed is not None:
+        extra.append(f"seed={seed}")
+    try:
+        return load_config(config, tuple(extra))
+    except ValidationError as error:
+        for problem in error.errors():
+            place = ".".join(str(part) for part in problem["loc"])
+            console.print(
+                f"[red]configuration: {place}: {problem['msg']} (got {problem['input']!r})"
+            )
+    except (FileNotFoundError, ValueError) as error:
+        console.print(f"[red]configuration: {error}")
+    raise typer.Exit(2)
+
+
+def started(config: Config, out: Path | None) -> Run:
+    """Threads, logging and the run's folders; imports what the commands share."""
+    from video_recommendation.commands import Run
+
+    return Run(config=config, artifacts=out or SYSTEM_FOLDER / "artifacts", console=console)
+
+
+def guarded(work: Callable[[], Any]) -> None:
+    """Runs a command; errors that a user can mend are printed as one line, others are traced."""
+    from ml_platform.data.download import CorruptFileError, DatasetUnavailableError
+    from video_recommendation.bundle import BundleError
+
+    try:
+        work()
+    except (DatasetUnavailableError, CorruptFileError, BundleError) as error:
+        console.print(f"[red]{error}", highlight=False)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        console.print("\n[yellow]interrupted; the last complete run is untouched")
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def data(
+    config: ConfigFile = None,
+    dataset: DatasetName = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    out: Out = None,
+) -> None:
+    """Fetch and check the data set; print what is in it."""
+    guarded(lambda: started(settings(config, dataset, overrides, seed), out).data())
+
+
+@app.command()
+def train(
+    config: ConfigFile = None,
+    dataset: DatasetName = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    out: Out = None,
+) -> None:
+    """Train every stage and publish a bundle."""
+    guarded(lambda: started(settings(config, dataset, overrides, seed), out).train())
+
+
+@app.command()
+def evaluate(
+    config: ConfigFile = None,
+    dataset: DatasetName = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    out: Out = None,
+) -> None:
+    """Train, then measure against the baselines; no serving."""
+    run_settings = settings(config, dataset, overrides, seed)
+    guarded(lambda: started(run_settings, out).end_to_end(serve=False))
+
+
+@app.command()
+def e2e(
+    config: ConfigFile = None,
+    dataset: DatasetName = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    out: Out = None,
+) -> None:
+    """All of it: data, train, evaluate, serve a load, report."""
+    run_settings = settings(config, dataset, overrides, seed)
+    guarded(lambda: started(run_settings, out).end_to_end(serve=True))
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    dataset: DatasetName = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    out: Out = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+) -> None:
+    """Start the service from the last bundle (http://127.0.0.1:8000/docs shows the API)."""
+    run_settings = settings(config, dataset, overrides, seed)
+    guarded(lambda: started(run_settings, out).serve(host=host, port=port))
+
+
+@app.command()
+def bench(
+    config: ConfigFile = None,
+    dataset: DatasetName = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    out: Out = None,
+    quick: bool = False,
+) -> None:
+    """Index kinds up to a million vectors, metric speed, and the service under rising load."""
+    run_settings = settings(config, dataset, overrides, seed)
+    guarded(lambda: started(run_settings, out).bench(quick=quick or run_settings.quick))
+
+
+@app.command()
+def ablations(
+    config: ConfigFile = None,
+    dataset: DatasetName = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    out: Out = None,
+    seeds: int = 2,
+) -> None:
+    """Train the two-tower model with one thing changed at a time (configs/ablations)."""
+    run_settings = settings(config, dataset, overrides, seed)
+    guarded(lambda: started(run_settings, out).ablations(n_seeds=seeds))
+
+
+@app.command(name="reproduce-table")
+def reproduce_table(
+    config: ConfigFile = None,
+    dataset: DatasetName = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    out: Out = None,
+) -> None:
+    """The published MovieLens-100K protocol, ours beside the published figures."""
+    run_settings = settings(config, dataset, overrides, seed)
+    guarded(lambda: started(run_settings, out).reproduce_table())
+
+
+@app.command()
+def docs(
+    check: Annotated[
+        bool, typer.Option("--check", help="fail on drift instead of writing")
+    ] = False,
+) -> None:
+    """Write the numbers of results/ into the Markdown, or check that they are there."""
+    from ml_platform.docs.render import main
+
+    pages = [SYSTEM_FOLDER / "README.md", *sorted((SYSTEM_FOLDER / "docs").glob("*.md"))]
+    raise typer.Exit(main([*(["--check"] if check else []), *(str(page) for page in pages)]))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,229 @@
+"""What the commands do: each method is one subcommand of ``cli.py``.
+
+A full run on real data (not quick, not synthetic, default data set) refreshes ``results/`` in the
+system's folder; every run writes its own ``artifacts/<run>/``.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from ml_platform.data.splits import next_event_queries
+from ml_platform.evaluation.results import Results
+from video_recommendation.artifacts import SYSTEM_FOLDER, new_run_folder, publish
+from video_recommendation.benchmarks import run_index_bench
+from video_recommendation.bundle import save_bundle
+from video_recommendation.config import Config
+from video_recommendation.data import SystemData, load_data
+from video_recommendation.evaluation.ablations import ablation_table, read_ablations, run_ablations
+from video_recommendation.evaluation.record import RETRIEVAL_METRICS, record, record_table
+from video_recommendation.evaluation.run import evaluate_system, protocol_line
+from video_recommendation.pipeline import Trained, train_system
+from video_recommendation.progress import Console as ProgressConsole
+from video_recommendation.serving.load_session import LoadSession, load_session
+from video_recommendation.serving.run import serve_bundle
+
+DEFAULT_DATASET = "movielens-100k"
+SYSTEM = "video_recommendation"
+
+
+@dataclass
+class Run:
+    """One command: its configuration, where it writes, where it prints."""
+
+    config: Config
+    artifacts: Path
+    console: Console
+    progress: ProgressConsole = field(init=False)
+
+    def __post_init__(self) -> None:
+        torch.set_num_threads(min(2, os.cpu_count() or 1))
+        self.progress = ProgressConsole(self.console)
+
+    # --- subcommands ---------------------------------------------------------------------------
+
+    def data(self) -> None:
+        """Loads the data set and prints what is in it."""
+        data = self._load()
+        windows, log = data.windows, data.log
+        n_queries = len(next_event_queries(log, windows.validation_end, None))
+        self.console.print(f"  licence: {data.licence}", highlight=False)
+        self.console.print(f"  sha256 of the content: {data.sha256}", highlight=False)
+        self.console.print(f"  test window: {n_queries} next-event queries", highlight=False)
+
+    def train(self) -> Trained:
+        """Trains and publishes a bundle."""
+        data = self._load()
+        with self._run_folder() as folder:
+            trained = train_system(data, self.config, self.progress)
+            version = save_bundle(trained.recommender, folder / "bundle")
+        self.console.print(f"bundle {version} in {folder / 'bundle'}", highlight=False)
+        return trained
+
+    def end_to_end(self, *, serve: bool) -> None:
+        """Data, training, evaluation, a served load, the report, the results."""
+        from video_recommendation.reporting.console import print_report
+        from video_recommendation.reporting.html import write_report
+
+        data = self._load()
+        results = self._results(data)
+        with self._run_folder() as folder:
+            trained = train_system(data, self.config, self.progress)
+            save_bundle(trained.recommender, folder / "bundle")
+            found = evaluate_system(data, trained, self.config, self.progress)
+            record(results, data, trained, found)
+            served = self._serve_load(folder / "bundle", data, results) if serve else None
+            self._record_cost(results)
+            results.write(folder / "results.json")
+            report = write_report(
+                folder, data, trained, found, results, served=served, progress=self.progress
+            )
+        if self._refreshes_results(data) and serve:
+            results.write(SYSTEM_FOLDER / "results" / "e2e.json")
+        print_report(
+            self.console, data, trained, found, self.config, served=served, report_path=report
+        )
+
+    def serve(self, *, host: str, port: int) -> None:
+        """Serves the last bundle."""
+        serve_bundle(
+            self.artifacts / "latest" / "bundle",
+            host=host,
+            port=port,
+            data_dir=self.artifacts / "serving",
+        )
+
+    def bench(self, *, quick: bool) -> None:
+        """Index sizes, metric speed, then the service under rising load."""
+        from video_recommendation.benchmarks_serving import run_serving_bench
+
+        bundle = self.artifacts / "latest" / "bundle"
+        out = self.artifacts / "bench" if quick else SYSTEM_FOLDER / "results"
+        run_index_bench(self.config, out, quick, bundle=bundle, console=self.console)
+        data = self._load()
+        results = self._results(data)
+        run_serving_bench(bundle, data, results, quick=quick, console=self.console)
+        results.write(out / "bench_serving.json")
+
+    def ablations(self, *, n_seeds: int) -> None:
+        """The two-tower ablations."""
+        from video_recommendation.reporting.console import print_ablations
+
+        data = self._load()
+        settings = read_ablations(SYSTEM_FOLDER / "configs" / "ablations", self.config)
+        seeds = tuple(range(self.config.seed, self.config.seed + n_seeds))
+        results = self._results(data)
+        with self.progress.stage("two-tower ablations", len(settings) * n_seeds) as step:
+            found = run_ablations(data, settings, seeds, lambda *_: step(1))
+        queries = next_event_queries(data.log, data.windows.validation_end, None)
+        protocol = f"mean of {n_seeds} seeds; {protocol_line(data, self.config, queries)}"
+        table = ablation_table(data, found, protocol, self.config.evaluation.resamples)
+        record_table(results, "ablation", table, RETRIEVAL_METRICS)
+        for name in settings:
+            if name != "default":
+                difference = table.difference(name, "default", "recall@100")
+                results.add(f"ablation_difference/{name}/recall@100", difference, protocol=protocol)
+        print_ablations(self.console, table)
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        results.write(self.artifacts / "ablations.json")
+        if self._refreshes_results(data):
+            results.write(SYSTEM_FOLDER / "results" / "ablations.json")
+
+    def reproduce_table(self) -> None:
+        """The published protocol."""
+        from video_recommendation.published_table.table import main
+
+        main(out=SYSTEM_FOLDER / "results" / "published_table.json")
+
+    # --- parts ---------------------------------------------------------------------------------
+
+    def _load(self) -> SystemData:
+        if self.config.quick:
+            self.console.print("[yellow]QUICK RUN: small models; the numbers are no results")
+        data = load_data(self.config.data)
+        kind = "[yellow]SYNTHETIC[/yellow] " if data.synthetic else ""
+        self.console.print(
+            f"{kind}{data.name} (from: {data.source}): {len(data.log):,} interactions, "
+            f"{data.log.n_users:,} users, {data.log.n_items:,} items",
+            highlight=False,
+        )
+        return data
+
+    @contextmanager
+    def _run_folder(self) -> Iterator[Path]:
+        """A folder for this run; published when the block ends well."""
+        folder = new_run_folder(self.artifacts, self.config.name)
+        yield folder
+        publish(folder)
+
+    def _results(self, data: SystemData) -> Results:
+        return Results.start(
+            system=SYSTEM,
+            config=self.config.model_dump(mode="json"),
+            dataset_name=data.name,
+            dataset_sha256=data.sha256,
+            synthetic=data.synthetic,
+            seed=self.config.seed,
+            root=SYSTEM_FOLDER,
+        )
+
+    def _refreshes_results(self, data: SystemData) -> bool:
+        return not self.config.quick and data.name == DEFAULT_DATASET
+
+    def _serve_load(self, bundle: Path, data: SystemData, results: Results) -> LoadSession:
+        serving = self.config.serving
+        with self.progress.stage("serving under load, second process", 1):
+            session = load_session(
+                bundle,
+                serving.load_rate_qps,
+                serving.load_seconds,
+                user_ids=data.users.user_ids,
+                k=self.config.reranking.k,
+            )
+        record_load(results, "serving", "load", session)
+        return session
+
+    def _record_cost(self, results: Results) -> None:
+        protocol = "this command, set-up not included"
+        for name, seconds in self.progress.seconds.items():
+            key = f"seconds/{name.replace(' ', '_').replace(',', '').replace('%', '')}/wall_s"
+            results.add(key, seconds, protocol=protocol)
+        results.add(
+            "seconds/all_stages/wall_s", sum(self.progress.seconds.values()), protocol=protocol
+        )
+        results.add("memory/main_process/peak_bytes", peak_memory_bytes(), protocol=protocol)
+
+
+def record_load(results: Results, stage: str, variant: str, session: LoadSession) -> None:
+    """Adds what clients saw and what each stage took."""
+    load = session.load
+    protocol = (
+        f"one worker, open loop, {load.arrivals} arrivals at {load.offered_qps:g} a second for "
+        f"{load.seconds:g} s from a second process on the same machine, full path uncached"
+    )
+    for metric in ("achieved_qps", "error_rate", "p50_ms", "p90_ms", "p99_ms", "max_ms"):
+        value = getattr(load, metric)
+        if value is not None:
+            results.add(f"{stage}/{variant}/{metric}", float(value), n=load.n, protocol=protocol)
+    results.add(
+        f"{stage}/{variant}/degraded_share", session.degraded_share, n=load.n, protocol=protocol
+    )
+    for name, latency in session.stages.items():
+        for metric in ("p50_ms", "p99_ms"):
+            key = f"{stage}_stage/{variant}_{name}/{metric}"
+            results.add(key, getattr(latency, metric), n=latency.n, protocol=protocol)
+
+
+def peak_memory_bytes() -> float:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)  # macOS counts bytes
