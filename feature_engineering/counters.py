@@ -52,7 +52,9 @@ class EventCounter:
         if item_idx.shape != timestamp.shape:
             raise ValueError(f"{item_idx.shape} items and {timestamp.shape} timestamps")
         if len(item_idx) and not (item_idx.min() >= 0 and item_idx.max() < n_items):
-            raise ValueError(f"item index {item_idx.max()} outside a catalogue of {n_items}")
+            raise ValueError(
+                f"item indices {item_idx.min()}..{item_idx.max()} outside a catalogue of {n_items}"
+            )
         self.n_items = n_items
         self._item_idx, self._timestamp = item_idx, timestamp
         self._origin = int(timestamp.min()) if len(timestamp) else 0

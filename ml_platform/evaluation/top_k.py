@@ -47,7 +47,7 @@ def top_k(
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     n_rows, n_items = scores.shape
-    item_of, place_of = _tie_order(n_items, tie_seed)
+    item_of, place_of = tie_order(n_items, tie_seed)
     # Columns are laid out in tie order, so that "first among equals" below is the tie rule.
     block = np.take(np.asarray(scores, dtype=np.float32), item_of, axis=1)
     if np.isnan(block).any():
@@ -88,8 +88,8 @@ def _best_places(block: np.ndarray, width: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _tie_order(n_items: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The item that stands at each place of the tie order, and the place of each item. [I] each."""
+def tie_order(n_items: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The fixed order of equal scores: the item at each place, and the place of each item, [I]."""
     item_of = np.random.default_rng(seed).permutation(n_items).astype(np.int32)
     place_of = np.argsort(item_of)
     item_of.setflags(write=False)

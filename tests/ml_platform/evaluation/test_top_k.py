@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_platform.evaluation.top_k import _tie_order, top_k
+from ml_platform.evaluation.top_k import tie_order, top_k
 
 
 def by_full_sort(scores, k, seen=None, tie_seed=0):
     """The specification, slowly: sort by score descending, then by place in the tie order."""
-    _, place_of = _tie_order(scores.shape[1], tie_seed)
+    _, place_of = tie_order(scores.shape[1], tie_seed)
     hidden = set(zip(*(part.tolist() for part in seen), strict=True)) if seen else set()
     lists = []
     for row, values in enumerate(scores.astype(np.float32)):

@@ -53,6 +53,7 @@ def save_bundle(recommender: Recommender, folder: Path) -> str:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder.parent))
+    old = draft.with_name(f"{draft.name}-old")
     try:
         _write_parts(recommender, draft)
         files = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
@@ -60,9 +61,10 @@ def save_bundle(recommender: Recommender, folder: Path) -> str:
         version = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         manifest = {"version": version, **content}
         (draft / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists():  # moved aside, not deleted first: the gap is two renames long
+            os.replace(folder, old)
         os.replace(draft, folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     recommender.version = version
@@ -122,7 +124,10 @@ def check_bundle(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
         raise BundleError(f"no bundle in {folder}: train one first with `make train`")
-    manifest: dict[str, Any] = json.loads(path.read_text())
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise BundleError(f"{path} is damaged ({error}); train the bundle again") from error
     if manifest.get("format") != FORMAT:
         raise BundleError(f"{folder} has format {manifest.get('format')}, this code reads {FORMAT}")
     if manifest["feature_schema"] != SCHEMA.sha256:

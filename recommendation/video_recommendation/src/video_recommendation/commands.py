@@ -195,7 +195,8 @@ class Run:
     def _record_cost(self, results: Results) -> None:
         protocol = "this command, set-up not included"
         for name, seconds in self.progress.seconds.items():
-            key = f"seconds/{name.replace(' ', '_').replace(',', '').replace('%', '')}/wall_s"
+            variant = name.lower().replace(" ", "_").replace(",", "").replace("%", "")
+            key = f"seconds/{variant}/wall_s"
             results.add(key, seconds, protocol=protocol)
         results.add(
             "seconds/all_stages/wall_s", sum(self.progress.seconds.values()), protocol=protocol

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 
 class Stage(BaseModel):
@@ -29,6 +36,35 @@ class DataConfig(Stage):
     """Order of a user's events within one second; there is no true order to recover."""
     synthetic: dict[str, Any] = Field(default_factory=dict)
     """Fields of SyntheticConfig, used only with dataset: synthetic."""
+
+    # The data module brings pandas: imported only where one of these is set, so --help stays quick.
+
+    @field_validator("dataset")
+    @classmethod
+    def _in_the_registry(cls, name: str) -> str:
+        from ml_platform.data.datasets import DATASETS
+
+        if name not in DATASETS:
+            raise ValueError(f"unknown data set; there are {', '.join(DATASETS)}")
+        return name
+
+    @field_validator("synthetic")
+    @classmethod
+    def _fields_of_the_generator(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        from ml_platform.data.synthetic import SyntheticConfig
+
+        try:
+            SyntheticConfig(**fields)
+        except TypeError as error:  # an unknown name, or text where a number belongs
+            raise ValueError(str(error)) from error
+        return fields
+
+    @field_validator("fractions")
+    @classmethod
+    def _sum_to_one(cls, fractions: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
+            raise ValueError("train, validation and test must be positive and sum to 1")
+        return fractions
 
 
 class TwoTowerConfig(Stage):
@@ -190,14 +226,31 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Co
             raise FileNotFoundError(
                 f"no configuration file {path}; see configs/ for those there are"
             )
-        values = yaml.safe_load(path.read_text()) or {}
+        values = _parsed(path.read_text(), str(path)) or {}
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} holds a {type(values).__name__}, not keys with values")
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise ValueError(f"override {override!r} is not of the form stage.key=value")
-        node = values
-        *parents, leaf = key.strip().split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = yaml.safe_load(text)
+        _set(values, key.strip().split("."), _parsed(text, f"override {override!r}"))
     return Config.model_validate(values)
+
+
+def _parsed(text: str, origin: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{origin} is not YAML: {error}") from error
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
+    """Sets ``values[a][b] = value`` for the path [a, b], making the stages on the way."""
+    *parents, leaf = path
+    for parent in parents:
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            raise ValueError(f"override of {'.'.join(path)!r}: {parent} is a value, not a stage")
+    values[leaf] = value

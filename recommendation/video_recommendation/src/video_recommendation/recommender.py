@@ -190,6 +190,8 @@ class Recommender:
         )
         live = replace(self.proposer, retriever=replace(self.proposer.retriever, counter=counter))
         pool = stages.run("retrieve", lambda: _without(live.retrieve(batch), exclude))
+        if not len(pool.item_idx):  # all that the sources propose was seen or excluded
+            return []
         return self._finish(batch, pool, live, k, stages)
 
     def _finish(

@@ -88,8 +88,9 @@ def single_request(
     """
     if not len(item_idx) == len(rating) == len(timestamp):
         raise ValueError(f"history of {len(item_idx)}, {len(rating)}, {len(timestamp)} events")
-    if len(timestamp) and timestamp[-1] >= now:
-        raise ValueError(f"an event at {timestamp[-1]} is not before the request at {now}")
+    latest = max(timestamp, default=now - 1)
+    if latest >= now:
+        raise ValueError(f"an event at {latest} is not before the request at {now}")
     return RequestBatch(
         user_idx=np.array([user_idx], dtype=np.int32),
         now=np.array([now], dtype=np.int64),

@@ -9,8 +9,9 @@ sequels of one film on top; a list is judged as a whole. Three steps:
    NeurIPS 2018), both from ml_algorithms.diversity.
 2. A cap on items of one first genre: a rule that a person can read, and that product people ask
    for; it may be lifted only when the pool has nothing else.
-3. One exploration slot: an item drawn uniformly from outside the list, its propensity returned so
-   that it can be logged. Without it the next model learns only from what this one chose.
+3. One exploration slot: an item drawn uniformly from outside the list (within the cap), its
+   propensity returned so that it can be logged. Without it the next model learns only from what
+   this one chose.
 
 The seen filter is not here: retrieval never proposes a seen item, and the request path checks it.
 """
@@ -75,9 +76,10 @@ def rerank(pool: Pool, config: RerankingConfig, *, k: int, rng: np.random.Genera
         rng: Draws the exploration item; seed it by the request for a repeatable list.
     """
     order = diversify(pool, config, k=k + SPARE)
+    rest = np.setdiff1d(np.arange(len(pool.rows)), order)  # ascending: the ranker's order
     cap = max(1, round(config.genre_cap * k / config.k))
-    chosen = cap_genres(order, pool.first_genre, cap=cap, k=k)
-    return explore(pool, chosen, config, k=k, rng=rng)
+    chosen = cap_genres(np.concatenate([order, rest]), pool.first_genre, cap=cap, k=k)
+    return explore(pool, chosen, config, cap=cap, k=k, rng=rng)
 
 
 def diversify(pool: Pool, config: RerankingConfig, *, k: int) -> np.ndarray:
@@ -115,6 +117,8 @@ def cap_genres(order: np.ndarray, first_genre: np.ndarray, *, cap: int, k: int) 
             continue
         counts[genre] = counts.get(genre, 0) + 1
         kept.append(position)
+        if len(kept) == k:
+            break
     return np.array((kept + held_back)[:k], dtype=np.int64)
 
 
@@ -123,18 +127,21 @@ def explore(
     chosen: np.ndarray,
     config: RerankingConfig,
     *,
+    cap: int,
     k: int,
     rng: np.random.Generator,
 ) -> RankedList:
     """Puts one uniformly drawn item into the exploration slot.
 
-    The draw is from the items outside the list: fresh ones first, then the best-ranked others, at
-    most ``exploration_pool`` in all. Uniform, because then the propensity is 1 / n exactly and an
+    It takes the place of the list's last item. The draw is from the items outside the list whose
+    first genre is not at its cap: fresh ones first, then the best-ranked others, at most
+    ``exploration_pool`` in all. Uniform, because then the propensity is 1 / n exactly and an
     off-policy estimate needs no model of the draw.
     """
     rows = pool.rows[chosen]
     slot = config.exploration_slot
     outside = np.setdiff1d(np.arange(len(pool.rows)), chosen)
+    outside = outside[~_at_cap(pool.first_genre, chosen[:-1], cap)[outside]]
     if slot < 0 or slot >= min(k, len(chosen)) or not len(outside):
         return RankedList(rows, -1, 1.0)
     # A stable sort by "not fresh" keeps the ranker's order within both groups.
@@ -143,3 +150,10 @@ def explore(
     drawn = pool.rows[rng.choice(eligible)]
     rows = np.insert(rows, slot, drawn)[: len(chosen)]
     return RankedList(rows, slot, 1.0 / len(eligible))
+
+
+def _at_cap(first_genre: np.ndarray, chosen: np.ndarray, cap: int) -> np.ndarray:
+    """bool[C]: one more item of this position's genre would break the cap."""
+    capped = first_genre >= 0
+    counts = np.bincount(first_genre[chosen][capped[chosen]], minlength=first_genre.max(initial=0) + 1)
+    return capped & (counts[first_genre] >= cap)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ml_platform.data.interactions import InteractionLog, Queries
+from ml_platform.evaluation.top_k import tie_order
 from video_recommendation.data import SystemData
 from video_recommendation.evaluation.baselines import Baseline, Scorer
 from video_recommendation.evaluation.lists import (
@@ -106,7 +107,7 @@ def evaluate_merge(
 def lists_by_score(candidates: Candidates, scores: np.ndarray, k: int) -> np.ndarray:
     """The k best candidates of each request, i32[Q, k] with -1 padding.
 
-    Equal scores keep the pool's order, which is by item number; real scores are hardly ever equal.
+    Equal scores keep the pool's order, which is pseudo-random.
     """
     owner = candidates.owner
     order = np.lexsort((-scores, owner))
@@ -120,8 +121,9 @@ def lists_by_score(candidates: Candidates, scores: np.ndarray, k: int) -> np.nda
 def _pool_facts(candidates: Candidates, log: InteractionLog, queries: Queries) -> dict[str, float]:
     ptr, items = queries.relevant(log)
     owner = np.repeat(np.arange(len(queries)), np.diff(ptr))
-    key = candidates.owner * log.n_items + candidates.item_idx  # ascending
-    wanted = owner * log.n_items + items
+    place_of = tie_order(log.n_items)[1]  # a pool is in this order
+    key = candidates.owner * log.n_items + place_of[candidates.item_idx]
+    wanted = owner * log.n_items + place_of[items]
     place = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
     found = key[place] == wanted
     by_source = candidates.in_source[place] & found[:, None]

@@ -79,8 +79,8 @@ def slices_caption(evaluation: Evaluation) -> str:
     won = [name for name, d in differences.items() if d.excludes_zero and d.value > 0]
     return (
         f"HR@10 of the final list is highest for “{best}” ({interval_text(values[best])}) and "
-        f"lowest for “{worst}” ({interval_text(values[worst])}). It is above EASE, by an interval that "
-        f"excludes 0, in {len(won)} of {len(values)} slices."
+        f"lowest for “{worst}” ({interval_text(values[worst])}). It is above EASE, by an "
+        f"interval that excludes 0, in {len(won)} of {len(values)} slices."
     )
 
 
@@ -103,15 +103,11 @@ def reliability_caption(evaluation: Evaluation) -> str:
     found = evaluation.calibration
     best = min(found, key=lambda name: found[name].ece)
     watched = float(evaluation.replay.watched.mean())
-    raw = (
-        f", against {found['raw'].ece:.4f} of the raw score read as log-odds"
-        if "raw" in found
-        else ""
-    )
+    raw = f", against {found['raw'].ece:.4f} of the raw score read as log-odds"
     return (
         f"On the dashed line a prediction is what happens. {watched:.2%} of the ranked candidates "
-        f"were watched. The smallest error is that of {best}: ECE {found[best].ece:.4f}{'' if best == 'raw' else raw}. "
-        "Bins without a watch cannot be drawn."
+        f"were watched. The smallest error is that of {best}: ECE {found[best].ece:.4f}"
+        f"{'' if best == 'raw' else raw}. Bins without a watch cannot be drawn."
     )
 
 

@@ -35,8 +35,10 @@ FUNNEL_ROWS = (
     ("rerank", "list"),
 )
 """(stage, the size that it leaves)."""
-AROUND = ("queue", "explain", "total")
-"""Served stages that are no step of the funnel."""
+AROUND = ("queue", "state", "explain", "total")
+"""Served stages that are no step of the funnel; others (fallbacks) are put before the total."""
+WHOLE_PATH = "recommend"
+"""A served stage that holds the others, and so is not shown beside them."""
 SPREAD_NOTE = "95% intervals by user"
 
 
@@ -50,7 +52,9 @@ def funnel_grid(evaluation: Evaluation, served: LoadSession | None, flag: str) -
     if served is None:
         note = "Offline: a request's share of batches of 1,024, which is throughput, not latency."
         return Grid(_FUNNEL, head, tuple(map(tuple, rows)), sentences(flag, note))
-    rows += [[text(stage), BLANK, BLANK] for stage in AROUND if stage in served.stages]
+    inside = {stage for stage, _ in FUNNEL_ROWS} | {WHOLE_PATH}
+    around = ordered([stage for stage in served.stages if stage not in inside], AROUND)
+    rows += [[text(stage), BLANK, BLANK] for stage in around]
     for row in rows:
         found = served.stages.get(row[0].text)
         row += [number(found.p50_ms, 2), number(found.p99_ms, 2)] if found else [BLANK, BLANK]
@@ -59,9 +63,10 @@ def funnel_grid(evaluation: Evaluation, served: LoadSession | None, flag: str) -
         f"time per thread, at {served.load.offered_qps:g} requests a second."
     )
     breaks = (1, 1 + len(FUNNEL_ROWS))
+    heads = (*head, "served p50 ms", "p99 ms")
     return Grid(
         _FUNNEL,
-        (*head, "served p50 ms", "p99 ms"),
+        heads,
         tuple(map(tuple, rows)),
         sentences(flag, note),
         breaks,
@@ -180,10 +185,11 @@ def load_line(served: LoadSession | None) -> str:
     if load.p50_ms is None or load.p99_ms is None:
         return f"Served load: none of {load.n:,} requests was answered ({load.errors})."
     return (
-        f"Served load: {load.offered_qps:g} requests a second offered ({load.arrivals}, open "
-        f"loop), {load.achieved_qps:.1f} achieved for {load.seconds:g} s, {load.n:,} requests: "
-        f"p50 {load.p50_ms:.1f} ms, p90 {load.p90_ms:.1f} ms, p99 {load.p99_ms:.1f} ms, "
-        f"errors {load.error_rate:.2%}, degraded {served.degraded_share:.2%}."
+        f"Served load: {load.offered_qps:g} requests a second offered ({load.arrivals} arrivals, "
+        f"open loop), {load.achieved_qps:.1f} achieved for {load.seconds:.1f} s, "
+        f"{load.n:,} requests: p50 {load.p50_ms:.1f} ms, p90 {load.p90_ms:.1f} ms, "
+        f"p99 {load.p99_ms:.1f} ms, errors {load.error_rate:.2%}, "
+        f"degraded {served.degraded_share:.2%}."
     )
 
 

@@ -59,7 +59,8 @@ def reranking_grid(
     note = (
         f"Lists of 10 on {len(evaluation.sweep_users):,} test queries, without the business rules. "
         "Δ: NDCG@10 lost to none, paired. ILD: mean cosine distance of pairs, in genre space and "
-        "in the space of the item tower; coverage: share of the catalogue in any list; novelty: bits."
+        "in the space of the item tower; coverage: share of the catalogue in any list; novelty: "
+        "bits."
     )
     mark = "* configured." if marked else f"Configured ({_setting(config)}) is not on this grid."
     heads = ("method", "NDCG@10", "Δ", "ILD genre", "ILD emb.", "coverage", "novelty")

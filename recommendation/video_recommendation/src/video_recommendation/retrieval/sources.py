@@ -22,7 +22,7 @@ from ml_algorithms.collaborative_filtering.co_visitation import fit_co_visitatio
 from ml_algorithms.collaborative_filtering.ease import fit_ease
 from ml_algorithms.collaborative_filtering.scoring import score_histories
 from ml_platform.data.interactions import InteractionLog
-from ml_platform.evaluation.top_k import top_k
+from ml_platform.evaluation.top_k import tie_order, top_k
 from video_recommendation.config import ItemItemConfig, RetrievalConfig
 from video_recommendation.requests import RequestBatch
 
@@ -38,7 +38,9 @@ class Candidates:
 
     Attributes:
         ptr: i64[Q + 1].
-        item_idx: i32[C], ascending within a request, never an item of the request's history.
+        item_idx: i32[C], never an item of the request's history; within a request in the fixed
+            pseudo-random tie order of the catalogue, so that a stable sort by any score leaves
+            equal ones in no order that means something (item numbers follow age and popularity).
         rank: i16[C, S], 0-based place in each source's list; the quota where it is not in it.
         in_source: bool[C, S], whether the source proposed it.
         score: f32[C, 3], logits or votes of two_tower, co_visitation and ease: these three score
@@ -221,19 +223,20 @@ def merge_lists(
         n_items: I.
 
     Returns:
-        request i64[C], item i32[C] (ascending within a request), rank i16[C, S] in the order of
+        request i64[C], item i32[C] (in tie order within a request), rank i16[C, S] in the order of
         ``lists``.
     """
+    item_of, place_of = tie_order(n_items)
     keys = []
     for found in lists.values():
         row, column = np.nonzero(found >= 0)
-        keys.append((row.astype(np.int64) * n_items + found[row, column], column))
+        keys.append((row.astype(np.int64) * n_items + place_of[found[row, column]], column))
     pool = np.unique(np.concatenate([key for key, _ in keys]))
     rank = np.empty((len(pool), len(lists)), dtype=np.int16)
     for source, (name, (key, column)) in enumerate(zip(lists, keys, strict=True)):
         rank[:, source] = quotas[name]
         rank[np.searchsorted(pool, key), source] = column
-    return pool // n_items, (pool % n_items).astype(np.int32), rank
+    return pool // n_items, item_of[pool % n_items], rank
 
 
 def _voted(scores: np.ndarray) -> np.ndarray:
