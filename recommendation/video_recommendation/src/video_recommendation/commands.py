@@ -123,7 +123,9 @@ class Run:
         seeds = tuple(range(self.config.seed, self.config.seed + n_seeds))
         results = self._results(data)
         with self.progress.stage("two-tower ablations", len(settings) * n_seeds) as step:
-            found = run_ablations(data, settings, seeds, lambda *_: step(1))
+            found = run_ablations(
+                self.config.data, settings, seeds, workers=min(2, os.cpu_count() or 1), on_done=step
+            )
         queries = next_event_queries(data.log, data.windows.validation_end, None)
         protocol = f"mean of {n_seeds} seeds; {protocol_line(data, self.config, queries)}"
         table = ablation_table(data, found, protocol, self.config.evaluation.resamples)

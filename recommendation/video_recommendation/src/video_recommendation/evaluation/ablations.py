@@ -8,13 +8,16 @@ two-tower list alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ml_platform.data.splits import next_event_queries
-from video_recommendation.config import Config, TwoTowerConfig, load_config
-from video_recommendation.data import SystemData
+from video_recommendation.config import Config, DataConfig, TwoTowerConfig, load_config
+from video_recommendation.data import SystemData, load_data
 from video_recommendation.evaluation.baselines import Scorer
 from video_recommendation.evaluation.lists import PerQuery, Table, list_metrics
 from video_recommendation.evaluation.retrieval import evaluate_scorer
@@ -45,21 +48,39 @@ def read_ablations(folder: Path, base: Config) -> dict[str, TwoTowerConfig]:
 
 
 def run_ablations(
-    data: SystemData,
+    config: DataConfig,
     settings: dict[str, TwoTowerConfig],
     seeds: tuple[int, ...],
-    on_done: Callable[[str, int], None] = lambda *_: None,
+    *,
+    workers: int,
+    on_done: Callable[[int], None] = lambda _: None,
 ) -> dict[tuple[str, int], PerQuery]:
-    """Per-query test metrics of every (setting, seed)."""
-    queries = next_event_queries(data.log, data.windows.validation_end, None)
+    """Per-query test metrics of every (setting, seed).
+
+    Runs in ``workers`` processes of one thread each: training steps this small gain little from a
+    second thread, and everything from a second process.
+    """
+    tasks = [(name, seed) for seed in seeds for name in settings]
     found = {}
-    for name, setting in settings.items():
-        for seed in seeds:
-            model = train_with_early_stopping(data, setting, seed)
-            scorer = two_tower_scorer(RequestEncoder(model, data.users), item_vectors(model))
-            found[name, seed] = evaluate_scorer(scorer, data.log, queries)
-            on_done(name, seed)
-    return found
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = {
+            pool.submit(_train_and_judge, config, settings[name], seed): (name, seed)
+            for name, seed in tasks
+        }
+        for future in as_completed(futures):
+            found[futures[future]] = future.result()
+            on_done(1)
+    return {task: found[task] for task in tasks}
+
+
+def _train_and_judge(config: DataConfig, setting: TwoTowerConfig, seed: int) -> PerQuery:
+    """One task, in a process of its own."""
+    torch.set_num_threads(1)
+    data = load_data(config)
+    queries = next_event_queries(data.log, data.windows.validation_end, None)
+    model = train_with_early_stopping(data, setting, seed)
+    scorer = two_tower_scorer(RequestEncoder(model, data.users), item_vectors(model))
+    return evaluate_scorer(scorer, data.log, queries)
 
 
 def two_tower_scorer(encoder: RequestEncoder, vectors: np.ndarray) -> Scorer:
