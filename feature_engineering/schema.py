@@ -104,7 +104,9 @@ class FeatureSchema:
             return
         infinite = np.isinf(matrix).any(axis=0)
         if infinite.any():
-            raise ValueError(f"infinite values in {[self.names[i] for i in infinite.nonzero()[0]]}")
+            raise ValueError(
+                f"infinite values in {[self.names[i] for i in np.flatnonzero(infinite)]}"
+            )
         defaults = np.array([spec.default for spec in self.specs], dtype=np.float32)
         matrix[bad] = np.broadcast_to(defaults, matrix.shape)[bad]
 

@@ -30,7 +30,7 @@ data: setup ## fetch and check the data set, print what is in it
 train: setup ## train every stage and publish a bundle
 	$(RUN) train $(FLAGS)
 
-evaluate: setup ## measure the last bundle against the baselines
+evaluate: setup ## train, then measure against the baselines, without serving
 	$(RUN) evaluate $(FLAGS)
 
 e2e: setup ## all of it: data, train, evaluate, serve a load, report

@@ -101,7 +101,7 @@ def test_as_of_is_the_last_full_minute():
 def test_bad_events_are_refused():
     with pytest.raises(ValueError, match="items and"):
         EventCounter(np.zeros(2, dtype=np.int32), np.zeros(3, dtype=np.int64), n_items=1)
-    with pytest.raises(ValueError, match="0..4 outside a catalogue of 4"):
+    with pytest.raises(ValueError, match=r"0\.\.4 outside a catalogue of 4"):
         counter_of([(0, 1), (4, 1)])
-    with pytest.raises(ValueError, match="-1..0 outside"):
+    with pytest.raises(ValueError, match=r"-1\.\.0 outside"):
         counter_of([(0, 1), (-1, 1)])

@@ -44,9 +44,7 @@ def test_words_by_hand():
     def bucket(word: str) -> int:
         return 1 + crc32(word.encode()) % 49
 
-    bags = hashed_words(
-        ["Toy Story (1995)", "", "(1995)", "A B C D"], n_buckets=50, max_words=3
-    )
+    bags = hashed_words(["Toy Story (1995)", "", "(1995)", "A B C D"], n_buckets=50, max_words=3)
     assert bags.tolist() == [
         [bucket("toy"), bucket("story"), 0],
         [0, 0, 0],

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from tiny_system import build_tiny_system
 
 from ml_platform.serving.stages import RequestStages
 from video_recommendation import bundle as module
@@ -57,6 +58,14 @@ def test_the_same_content_is_the_same_version(tiny_system, tmp_path):
     assert again == check_bundle(tiny_system.bundle)["version"]
     recommender.preranker.weight[0] += 1.0
     assert save_bundle(recommender, tmp_path / "changed") != again
+
+
+def test_training_again_gives_the_same_bundle(tiny_system, tmp_path):
+    """Same configuration, data and seed: the same models, to the bit."""
+    assert (
+        load_bundle(build_tiny_system(tmp_path).bundle).version
+        == (check_bundle(tiny_system.bundle)["version"])
+    )
 
 
 def files():

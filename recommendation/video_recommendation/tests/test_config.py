@@ -74,6 +74,7 @@ def test_an_empty_file_is_the_default(tmp_path):
         ("two_tower.pooling=max", "two_tower.pooling", "'mean', 'recency' or 'attention'"),
         ("ranking.max_trees=0", "ranking.max_trees", "greater than 0"),
         ("ranking.choose_fraction=1", "ranking.choose_fraction", "less than 1"),
+        ("evaluation.resamples=50", "evaluation.resamples", "greater than or equal to 100"),
         ("data.dataset=nosuch", "data.dataset", "there are movielens-100k"),
         ("data.synthetic={n_user: 5}", "data.synthetic", "n_user"),
         ("data.synthetic={n_users: 0}", "data.synthetic", "n_users must be at least 1, got 0"),

@@ -171,8 +171,9 @@ def moment(tiny_system):
     """A second of the test window with an event of its own, and its query."""
     log, windows = tiny_system.data.log, tiny_system.data.windows
     queries = next_event_queries(log, windows.validation_end, None)
-    # Long histories, so that dropped events of the same user would show.
-    number = int(np.argmax(queries.history_end - queries.history_begin))
+    # A long history, so that dropped events of the same user would show, and well into a minute.
+    length = queries.history_end - queries.history_begin
+    number = int(np.argmax(np.where(queries.timestamp % TICK_S > 10, length, -1)))
     return int(queries.timestamp[number]), queries.subset(np.array([number]))
 
 
@@ -219,29 +220,34 @@ def test_later_events_of_anyone_change_no_feature(tiny_system, moment):
     assert_same_proposal(propose(tiny_system, more, query_in(more, time, user)), expected)
 
 
+def with_others(log: InteractionLog, user: int, items: np.ndarray, time: int) -> InteractionLog:
+    """The log with an event of another user for each of the items."""
+    old = list(zip(log.user_idx, log.item_idx, log.rating, log.timestamp, strict=True))
+    new = [((user + 1) % log.n_users, int(item), 5.0, time) for item in items]
+    merged = make_log(old + new, n_users=log.n_users, n_items=log.n_items)
+    return dataclasses.replace(merged, user_ids=log.user_ids, item_ids=log.item_ids)
+
+
 def test_events_of_others_within_the_minute_are_not_counted_yet(tiny_system, moment):
     log, (time, query) = tiny_system.data.log, moment
-    user = int(query.user_idx[0])
+    user, minute = int(query.user_idx[0]), int(as_of(time))
+    assert minute < time
     expected = propose(tiny_system, log, query)
-    minute = int(as_of(time))
-    without = log.select((log.timestamp < minute) | (log.user_idx == user))
-    assert_same_proposal(propose(tiny_system, without, query_in(without, time, user)), expected)
+    more = with_others(log, user, expected[0].item_idx, minute)
+    assert_same_proposal(propose(tiny_system, more, query_in(more, time, user)), expected)
 
 
 def test_events_before_the_minute_do_count(tiny_system, moment):
     """The guard of the tests above: what may be known does change the features."""
     log, (time, query) = tiny_system.data.log, moment
     user, minute = int(query.user_idx[0]), int(as_of(time))
-    item = int(propose(tiny_system, log, query)[0].item_idx[0])
-    other = (user + 1) % log.n_users
-    old = list(zip(log.user_idx, log.item_idx, log.rating, log.timestamp, strict=True))
-    more = make_log(
-        [*old, (other, item, 5.0, minute - TICK_S)], n_users=log.n_users, n_items=log.n_items
-    )
+    candidates, features, _ = propose(tiny_system, log, query)
+    more = with_others(log, user, candidates.item_idx[:1], minute - 1)
     column = SCHEMA.names.index("log_count_all")
-    before = propose(tiny_system, log, query)[1][0, column]
-    after = propose(tiny_system, more, query_in(more, time, user))[1][0, column]
-    assert np.expm1(after) == pytest.approx(np.expm1(before) + 1, rel=1e-5)
+    again = propose(tiny_system, more, query_in(more, time, user))
+    place = np.flatnonzero(again[0].item_idx == candidates.item_idx[0])
+    before, after = np.expm1(features[0, column]), np.expm1(again[1][place, column])
+    assert after == pytest.approx(before + 1, rel=1e-5)
 
 
 def test_dropping_the_test_window_changes_no_training_row(tiny_system):

@@ -111,7 +111,8 @@ def test_one_exploration_item_with_its_propensity(recommender, answers):
 
 
 def test_another_second_may_draw_another_item(recommender):
-    user_id, slot = int(recommender.users.user_ids[3]), recommender.config.reranking.exploration_slot
+    user_id = int(recommender.users.user_ids[3])
+    slot = recommender.config.reranking.exploration_slot
     drawn = {
         ask(recommender, user_id, now=recommender.data_end + 1 + second)[slot].item_idx
         for second in range(12)
@@ -222,7 +223,8 @@ def test_equal_scores_are_not_ordered_by_item_number(recommender):
     """A ranker that says nothing: the lists must not be the catalogue's order."""
     user_id = int(recommender.users.user_ids[11])
     state = recommender.history(user_id)
-    batch = single_request(11, recommender.data_end, state.item_idx[:5], state.rating[:5], state.timestamp[:5])
+    early = state.item_idx[:5], state.rating[:5], state.timestamp[:5]
+    batch = single_request(11, recommender.data_end, *early)
     candidates = recommender.prerank(batch, recommender.proposer.retrieve(batch))[1]
     features = recommender.proposer.matrix(batch, candidates)
     silent = Ranked(candidates, features, np.zeros(len(features)))

@@ -77,9 +77,8 @@ def test_fresh_items_gain_what_the_boost_says():
     fresh[5] = True
     pool = Pool(pool.rows, np.linspace(1, 0, 60), fresh, pool.first_genre, pool.similarity)
     # Scores fall by 1/39 a place within the first 40: 0.06 is worth two places.
-    order = diversify(
-        pool, PLAIN.model_copy(update={"method": "mmr", "trade_off": 1.0, "freshness_boost": 0.06}), k=8
-    )
+    changes = {"method": "mmr", "trade_off": 1.0, "freshness_boost": 0.06}
+    order = diversify(pool, PLAIN.model_copy(update=changes), k=8)
     assert order.tolist() == [0, 1, 2, 5, 3, 4, 6, 7]
 
 
@@ -198,8 +197,12 @@ def test_no_slot_no_exploration(slot, k):
 def test_nothing_left_nothing_explored():
     pool = make_pool(n=10)
     listed = explore(
-        pool, np.arange(10), PLAIN.model_copy(update={"exploration_slot": 2}),
-        cap=10, k=10, rng=np.random.default_rng(0),
+        pool,
+        np.arange(10),
+        PLAIN.model_copy(update={"exploration_slot": 2}),
+        cap=10,
+        k=10,
+        rng=np.random.default_rng(0),
     )
     assert listed.rows.tolist() == pool.rows.tolist()
     assert listed.exploration_place == -1

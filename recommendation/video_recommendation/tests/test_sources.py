@@ -187,8 +187,8 @@ def test_fresh_items_are_those_first_seen_within_the_window(tiny_system):
         4: [hour],  # in the running hour: next list
         5: [now + 5],  # the future
     }
-    item = [i for i, times in events.items() for _ in times]
-    retriever = small_retriever(tiny_system, item, sum(events.values(), []))
+    pairs = [(item, time) for item, times in events.items() for time in times]
+    retriever = small_retriever(tiny_system, *zip(*pairs, strict=True))
     found = cold_candidates(tiny_system, retriever, now)
     assert members(found, "fresh") == [2, 3]
     assert members(found, "recent_popularity") == [1, 2, 3]

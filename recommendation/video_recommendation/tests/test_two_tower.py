@@ -58,9 +58,7 @@ LOG = cluster_log()
 
 def model_with(**changes):
     torch.manual_seed(0)
-    return build_two_tower(
-        CATALOGUE, USERS, LOG, NOW, CONFIG.model_copy(update=changes)
-    ).eval()
+    return build_two_tower(CATALOGUE, USERS, LOG, NOW, CONFIG.model_copy(update=changes)).eval()
 
 
 def user_vector(model, history, now=NOW, user_idx=-1):
@@ -180,8 +178,8 @@ def test_pairs_by_hand():
     assert isinstance(pairs, TrainingPairs)
     assert pairs.item_idx.tolist() == [1, 2, 3, 4]
     batch = batch_of_queries(log, pairs.queries)
-    histories = [batch.item_idx[a:b].tolist() for a, b in zip(batch.ptr, batch.ptr[1:], strict=False)]
-    assert histories == [[], [1], [1], []]
+    histories = np.split(batch.item_idx, batch.ptr[1:-1])
+    assert [history.tolist() for history in histories] == [[], [1], [1], []]
 
 
 def recall_at_5(model, log, queries):
@@ -190,7 +188,10 @@ def recall_at_5(model, log, queries):
     scores[batch.owner, batch.item_idx] = -np.inf
     top = np.argsort(-scores, axis=1)[:, :5]
     ptr, items = queries.relevant(log)
-    return float(np.mean([np.isin(items[a:b], row).mean() for row, a, b in zip(top, ptr, ptr[1:], strict=False)]))
+    relevant = np.split(items, ptr[1:-1])
+    return float(
+        np.mean([np.isin(own, row).mean() for row, own in zip(top, relevant, strict=True)])
+    )
 
 
 @pytest.fixture(scope="module")

@@ -138,9 +138,26 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
 ) -> None:
-    """Start the service from the last bundle (http://127.0.0.1:8000/docs shows the API)."""
-    run_settings = settings(config, dataset, overrides, seed)
-    guarded(lambda: started(run_settings, out).serve(host=host, port=port))
+    """Start the service from the last bundle (http://127.0.0.1:8000/docs shows the API).
+
+    Deadline and budgets come from --config or --set where given, else from the bundle.
+    """
+    from video_recommendation.serving.run import serve_bundle  # not ``commands``: start fast
+
+    artifacts = out or SYSTEM_FOLDER / "artifacts"
+    given = config is not None or overrides
+    chosen = settings(config, dataset, overrides, seed).serving if given else None
+
+    def run() -> None:
+        serve_bundle(
+            artifacts / "latest" / "bundle",
+            host=host,
+            port=port,
+            data_dir=artifacts / "serving",
+            config_serving=chosen,
+        )
+
+    guarded(run)
 
 
 @app.command()

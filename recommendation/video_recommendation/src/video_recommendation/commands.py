@@ -30,7 +30,6 @@ from video_recommendation.evaluation.run import evaluate_system, protocol_line
 from video_recommendation.pipeline import Trained, train_system
 from video_recommendation.progress import Console as ProgressConsole
 from video_recommendation.serving.load_session import LoadSession, load_session
-from video_recommendation.serving.run import serve_bundle
 
 DEFAULT_DATASET = "movielens-100k"
 SYSTEM = "video_recommendation"
@@ -91,15 +90,6 @@ class Run:
             results.write(SYSTEM_FOLDER / "results" / "e2e.json")
         print_report(
             self.console, data, trained, found, self.config, served=served, report_path=report
-        )
-
-    def serve(self, *, host: str, port: int) -> None:
-        """Serves the last bundle."""
-        serve_bundle(
-            self.artifacts / "latest" / "bundle",
-            host=host,
-            port=port,
-            data_dir=self.artifacts / "serving",
         )
 
     def bench(self, *, quick: bool) -> None:

@@ -190,7 +190,8 @@ class ServingConfig(Stage):
 class EvaluationConfig(Stage):
     """Lists, intervals and sweeps."""
 
-    resamples: PositiveInt = 1000
+    resamples: int = Field(default=1000, ge=100)
+    """The ends of a 95% interval rest on the outer 2.5% of the resamples."""
     sweep_queries: PositiveInt = 1500
     """Queries of the re-ranking sweep; the sweep repeats the list building some twenty times."""
 

@@ -155,5 +155,6 @@ def explore(
 def _at_cap(first_genre: np.ndarray, chosen: np.ndarray, cap: int) -> np.ndarray:
     """bool[C]: one more item of this position's genre would break the cap."""
     capped = first_genre >= 0
-    counts = np.bincount(first_genre[chosen][capped[chosen]], minlength=first_genre.max(initial=0) + 1)
+    genres = first_genre[chosen]
+    counts = np.bincount(genres[genres >= 0], minlength=first_genre.max(initial=0) + 1)
     return capped & (counts[first_genre] >= cap)

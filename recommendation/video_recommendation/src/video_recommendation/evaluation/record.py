@@ -47,6 +47,18 @@ def record(results: Results, data: SystemData, trained: Trained, found: Evaluati
         difference = table.difference(variant, baseline, metric)
         key = f"{stage}_difference/{variant}_minus_{baseline}/{metric}"
         results.add(key, difference, protocol=f"paired difference; {table.protocol}")
+    batch = found.batch.difference("lambdarank", "recent_popularity", "ndcg@10")
+    results.add(
+        "batch_split_difference/lambdarank_minus_recent_popularity/ndcg@10",
+        batch,
+        protocol=f"paired difference; {found.batch.protocol}",
+    )
+    unclustered = bootstrap_mean(found.ranking.rows["final"]["hr@10"])
+    results.add(
+        "ranking/final/hr@10_if_queries_were_independent",
+        unclustered,
+        protocol=f"for comparison only: bootstrap over queries; {found.ranking.protocol}",
+    )
     for name, value in found.pool.items():
         results.add(
             f"pool/merged/{name}", value, n=len(found.queries), protocol=found.retrieval.protocol

@@ -127,7 +127,7 @@ def evaluate_system(
             recommender, result, log, queries, n_queries=n_queries, seed=config.seed
         )
     with progress.stage("slices, batch split, index, importance", 4) as step:
-        slices = _slices(data, scorers, result, queries, resamples)
+        slices = _slices(data, scorers, result, queries, config)
         step(1)
         batch = _batch_table(data, recommender, scorers, config)
         step(1)
@@ -195,15 +195,20 @@ def tuned_baselines(
 def protocol_line(data: SystemData, config: Config, queries: Queries) -> str:
     """What a number of the primary protocol means, in one line."""
     share = config.data.fractions[2]
-    quick = "QUICK RUN, not a result; " if config.quick else ""
-    synthetic = "SYNTHETIC data; " if data.synthetic else ""
     return (
-        f"{quick}{synthetic}{data.name}, next-event: last {share:.0%} of time, "
+        f"{caveat(data, config)}{data.name}, next-event: last {share:.0%} of time, "
         f"{len(queries)} queries of {len(np.unique(queries.user_idx))} users (one per user and "
         f"second; tied events are one query), full catalogue of {data.log.n_items} items, seen "
         f"items masked, models frozen at the window's start, live histories and counters, "
         f"tie seed {config.data.tie_seed}, 95% bootstrap by user"
     )
+
+
+def caveat(data: SystemData, config: Config) -> str:
+    """What every protocol of a quick run or of generated data begins with."""
+    quick = "QUICK RUN, not a result; " if config.quick else ""
+    synthetic = "SYNTHETIC data; " if data.synthetic else ""
+    return quick + synthetic
 
 
 def _without_recall_100(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -235,7 +240,7 @@ def _slices(
     scorers: dict[str, Scorer],
     result: Replay,
     queries: Queries,
-    resamples: int,
+    config: Config,
 ) -> dict[str, Table]:
     """Cold and warm requests; head and tail items (by popularity before the test window)."""
     names = ("recent_popularity", "ease", "two_tower")
@@ -251,7 +256,7 @@ def _slices(
         },
         queries.user_idx,
         "",
-        resamples,
+        config.evaluation.resamples,
     )
     length = queries.history_end - queries.history_begin
     before = data.log.timestamp < data.windows.validation_end
@@ -270,7 +275,9 @@ def _slices(
         "a tail item relevant": any_tail,
     }
     return {
-        name: table.subset(mask, f"slice of the test window: {name}; {int(mask.sum())} queries")
+        name: table.subset(
+            mask, f"{caveat(data, config)}slice of the test window: {name}; {mask.sum()} queries"
+        )
         for name, mask in parts.items()
         if mask.any()
     }
@@ -289,9 +296,9 @@ def _batch_table(
     warm = queries.history_end > queries.history_begin
     table = Table(rows, queries.user_idx, "", config.evaluation.resamples)
     protocol = (
-        f"{data.name}, plain global temporal split: {len(queries)} users with events after the 90% "
-        f"cut, {int(warm.sum())} of them with a history; user state frozen at the cut, full "
-        "catalogue, seen items masked, 95% bootstrap by user"
+        f"{caveat(data, config)}{data.name}, plain global temporal split: {len(queries)} users "
+        f"with events after the 90% cut, {int(warm.sum())} of them with a history; user state "
+        "frozen at the cut, full catalogue, seen items masked, 95% bootstrap by user"
     )
     return table.subset(np.ones(len(queries), dtype=bool), protocol)
 
