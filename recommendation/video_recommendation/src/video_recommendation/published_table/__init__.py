@@ -10,6 +10,6 @@ that). Chapters, in reading order:
     scorers      models of who rated what: kNN, RP3beta, EASE, iALS, a kernel, softmax factors
     time_scorers models of what was rated close in time, named apart because they use timestamps
     context      plain facts about a user, an item and their pair
-    stack        one gradient-boosted model over all of these, fitted on inner folds
+    stack        three small listwise networks over all of these, fitted on inner folds
     table        the protocol over seeds, the printed table, the results file
 """
