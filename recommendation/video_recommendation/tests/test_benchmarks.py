@@ -253,15 +253,20 @@ def test_an_interrupted_run_leaves_the_old_files(tmp_path, monkeypatch):
     assert (tmp_path / "bench.json").read_text() == "old"
 
 
-def test_a_picture_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
-    target = tmp_path / "a.png"
-    target.write_text("old")
-    figure = benchmark_plots.bytes_per_vector([row("flat", 10, 1.0)])
-    monkeypatch.setattr(figure, "savefig", lambda *_, **__: (_ for _ in ()).throw(OSError("full")))
+def test_a_picture_that_fails_leaves_the_old_ones(tmp_path, monkeypatch):
+    for name in benchmark_plots.FILES:
+        (tmp_path / name).write_text("old")
+
+    def full(_):
+        raise OSError("full")
+
+    monkeypatch.setattr(benchmark_plots, "png", full)
     with pytest.raises(OSError, match="full"):
-        benchmark_plots._save(figure, target)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    assert target.read_text() == "old"
+        benchmark_plots.plot_index_benchmark(
+            [row("flat", 10, 1.0)], tmp_path, target_recall=0.95, origin="a test"
+        )
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"old"}
+    assert len(list(tmp_path.iterdir())) == len(benchmark_plots.FILES)
 
 
 def test_the_serving_half_of_the_same_run_stays_and_another_run_is_replaced(tmp_path):

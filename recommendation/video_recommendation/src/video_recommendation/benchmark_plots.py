@@ -6,8 +6,6 @@ colour-blind readers), marker and name beside the line; nothing rests on colour 
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from ml_platform.evaluation.results import write_atomic
 from video_recommendation.benchmark_indexes import CurvePoint, IndexRow
+from video_recommendation.reporting.plot_style import png
 
 COLOURS = {"flat": "#000000", "ivf": "#0072B2", "hnsw": "#D55E00", "pq": "#009E73"}
 MARKERS = {"flat": "o", "ivf": "s", "hnsw": "^", "pq": "D"}
@@ -45,7 +45,7 @@ def plot_index_benchmark(
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in zip(FILES, figures, strict=True):
         figure.text(0.01, 0.012, origin, fontsize=7, color="0.4", wrap=True)
-        _save(figure, folder / name)
+        write_atomic(folder / name, png(figure))
     return [folder / name for name in FILES]
 
 
@@ -171,16 +171,3 @@ def _effort_range(kind: str, curve: Sequence[CurvePoint]) -> str:
         return ""
     name = "efSearch" if kind == "hnsw" else "n_probe"
     return f", {name} {curve[0].effort} to {curve[-1].effort}"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Through a temporary file, so that an interrupted run leaves no half picture."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".png")
-    os.close(handle)
-    try:
-        figure.savefig(temporary, metadata={"Software": None})
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

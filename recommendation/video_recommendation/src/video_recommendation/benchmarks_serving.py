@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ml_platform.evaluation.results import Results
-from video_recommendation.commands import record_load
 from video_recommendation.data import SystemData
+from video_recommendation.evaluation.record import record_load
 from video_recommendation.serving.load_session import (
     LoadSession,
     holds,

@@ -21,11 +21,17 @@ from ml_platform.data.splits import next_event_queries
 from ml_platform.evaluation.results import Results
 from video_recommendation.artifacts import SYSTEM_FOLDER, new_run_folder, publish
 from video_recommendation.benchmarks import run_index_bench
+from video_recommendation.benchmarks_serving import run_serving_bench
 from video_recommendation.bundle import save_bundle
 from video_recommendation.config import Config
 from video_recommendation.data import SystemData, load_data
 from video_recommendation.evaluation.ablations import ablation_table, read_ablations, run_ablations
-from video_recommendation.evaluation.record import RETRIEVAL_METRICS, record, record_table
+from video_recommendation.evaluation.record import (
+    RETRIEVAL_METRICS,
+    record,
+    record_load,
+    record_table,
+)
 from video_recommendation.evaluation.run import evaluate_system, protocol_line
 from video_recommendation.pipeline import Trained, train_system
 from video_recommendation.progress import Console as ProgressConsole
@@ -94,8 +100,6 @@ class Run:
 
     def bench(self, *, quick: bool) -> None:
         """Index sizes, metric speed, then the service under rising load."""
-        from video_recommendation.benchmarks_serving import run_serving_bench
-
         bundle = self.artifacts / "latest" / "bundle"
         out = self.artifacts / "bench" if quick else SYSTEM_FOLDER / "results"
         run_index_bench(self.config, out, quick, bundle=bundle, console=self.console)
@@ -194,26 +198,6 @@ class Run:
             "seconds/all_stages/wall_s", sum(self.progress.seconds.values()), protocol=protocol
         )
         results.add("memory/main_process/peak_bytes", peak_memory_bytes(), protocol=protocol)
-
-
-def record_load(results: Results, stage: str, variant: str, session: LoadSession) -> None:
-    """Adds what clients saw and what each stage took."""
-    load = session.load
-    protocol = (
-        f"one worker, open loop, {load.arrivals} arrivals at {load.offered_qps:g} a second for "
-        f"{load.seconds:g} s from a second process on the same machine, full path uncached"
-    )
-    for metric in ("achieved_qps", "error_rate", "p50_ms", "p90_ms", "p99_ms", "max_ms"):
-        value = getattr(load, metric)
-        if value is not None:
-            results.add(f"{stage}/{variant}/{metric}", float(value), n=load.n, protocol=protocol)
-    results.add(
-        f"{stage}/{variant}/degraded_share", session.degraded_share, n=load.n, protocol=protocol
-    )
-    for name, latency in session.stages.items():
-        for metric in ("p50_ms", "p99_ms"):
-            key = f"{stage}_stage/{variant}_{name}/{metric}"
-            results.add(key, getattr(latency, metric), n=latency.n, protocol=protocol)
 
 
 def peak_memory_bytes() -> float:

@@ -15,6 +15,7 @@ from video_recommendation.data import SystemData
 from video_recommendation.evaluation.lists import Table
 from video_recommendation.evaluation.run import Evaluation
 from video_recommendation.pipeline import Trained
+from video_recommendation.serving.load_session import LoadSession
 
 RETRIEVAL_METRICS = ("hr@10", "ndcg@10", "recall@100", "recall@10")
 RANKING_METRICS = ("hr@10", "ndcg@10", "map@10", "recall@10")
@@ -190,3 +191,23 @@ def _funnel(results: Results, found: Evaluation) -> None:
             value,
             protocol="per request, in blocks of 1,024 (throughput)",
         )
+
+
+def record_load(results: Results, stage: str, variant: str, session: LoadSession) -> None:
+    """Adds what clients saw and what each stage took."""
+    load = session.load
+    protocol = (
+        f"one worker, open loop, {load.arrivals} arrivals at {load.offered_qps:g} a second for "
+        f"{load.seconds:g} s from a second process on the same machine, full path uncached"
+    )
+    for metric in ("achieved_qps", "error_rate", "p50_ms", "p90_ms", "p99_ms", "max_ms"):
+        value = getattr(load, metric)
+        if value is not None:
+            results.add(f"{stage}/{variant}/{metric}", float(value), n=load.n, protocol=protocol)
+    results.add(
+        f"{stage}/{variant}/degraded_share", session.degraded_share, n=load.n, protocol=protocol
+    )
+    for name, latency in session.stages.items():
+        for metric in ("p50_ms", "p99_ms"):
+            key = f"{stage}_stage/{variant}_{name}/{metric}"
+            results.add(key, getattr(latency, metric), n=latency.n, protocol=protocol)

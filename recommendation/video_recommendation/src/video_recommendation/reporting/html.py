@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +103,7 @@ def write_report(
         config=json.dumps(config.model_dump(mode="json"), indent=2),
     )
     for plot in (plot for section in sections for plot in section.plots):
-        _write_bytes(folder / "plots" / f"{plot.name}.png", plot.image)
+        write_atomic(folder / "plots" / f"{plot.name}.png", plot.image)
     path = folder / FILE_NAME
     write_atomic(path, page)
     return path
@@ -216,17 +214,3 @@ def _peak_memory(results: Results) -> str:
 
 def _plot(name: str, figure: Figure, caption: str) -> Plot:
     return Plot(name, png(figure), caption)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    """Through a temporary file, so that an interrupted run leaves no half picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
