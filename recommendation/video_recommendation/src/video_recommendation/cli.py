@@ -214,5 +214,7 @@ def docs(
     raise typer.Exit(main([*(["--check"] if check else []), *(str(page) for page in pages)]))
 
 
+from video_recommendation import cli_operations  # noqa: E402, F401 - adds its commands to ``app``
+
 if __name__ == "__main__":
     app()

@@ -58,7 +58,7 @@ class Run:
 
     def data(self) -> None:
         """Loads the data set and prints what is in it."""
-        data = self._load()
+        data = self.load()
         windows, log = data.windows, data.log
         n_queries = len(next_event_queries(log, windows.validation_end, None))
         self.console.print(f"  licence: {data.licence}", highlight=False)
@@ -67,7 +67,7 @@ class Run:
 
     def train(self) -> Trained:
         """Trains and publishes a bundle."""
-        data = self._load()
+        data = self.load()
         with self._run_folder() as folder:
             trained = train_system(data, self.config, self.progress)
             version = save_bundle(trained.recommender, folder / "bundle")
@@ -79,8 +79,8 @@ class Run:
         from video_recommendation.reporting.console import print_report
         from video_recommendation.reporting.html import write_report
 
-        data = self._load()
-        results = self._results(data)
+        data = self.load()
+        results = self.start_results(data)
         with self._run_folder() as folder:
             trained = train_system(data, self.config, self.progress)
             save_bundle(trained.recommender, folder / "bundle")
@@ -92,7 +92,7 @@ class Run:
             report = write_report(
                 folder, data, trained, found, results, served=served, progress=self.progress
             )
-        if self._refreshes_results(data) and serve:
+        if self.refreshes_results(data) and serve:
             results.write(SYSTEM_FOLDER / "results" / "e2e.json")
         print_report(
             self.console, data, trained, found, self.config, served=served, report_path=report
@@ -103,8 +103,8 @@ class Run:
         bundle = self.artifacts / "latest" / "bundle"
         out = self.artifacts / "bench" if quick else SYSTEM_FOLDER / "results"
         run_index_bench(self.config, out, quick, bundle=bundle, console=self.console)
-        data = self._load()
-        results = self._results(data)
+        data = self.load()
+        results = self.start_results(data)
         run_serving_bench(bundle, data, results, quick=quick, console=self.console)
         results.write(out / "bench_serving.json")
 
@@ -112,10 +112,10 @@ class Run:
         """The two-tower ablations."""
         from video_recommendation.reporting.console import print_ablations
 
-        data = self._load()
+        data = self.load()
         settings = read_ablations(SYSTEM_FOLDER / "configs" / "ablations", self.config)
         seeds = tuple(range(self.config.seed, self.config.seed + n_seeds))
-        results = self._results(data)
+        results = self.start_results(data)
         with self.progress.stage("two-tower ablations", len(settings) * n_seeds) as step:
             found = run_ablations(
                 self.config.data, settings, seeds, workers=min(2, os.cpu_count() or 1), on_done=step
@@ -131,7 +131,7 @@ class Run:
         print_ablations(self.console, table)
         self.artifacts.mkdir(parents=True, exist_ok=True)
         results.write(self.artifacts / "ablations.json")
-        if self._refreshes_results(data):
+        if self.refreshes_results(data):
             results.write(SYSTEM_FOLDER / "results" / "ablations.json")
 
     def reproduce_table(self) -> None:
@@ -142,7 +142,8 @@ class Run:
 
     # --- parts ---------------------------------------------------------------------------------
 
-    def _load(self) -> SystemData:
+    def load(self) -> SystemData:
+        """The configured data set; says what it is, and when the run is a quick one."""
         if self.config.quick:
             self.console.print("[yellow]QUICK RUN: small models; the numbers are no results")
         data = load_data(self.config.data)
@@ -161,7 +162,8 @@ class Run:
         yield folder
         publish(folder)
 
-    def _results(self, data: SystemData) -> Results:
+    def start_results(self, data: SystemData) -> Results:
+        """The results of this command on this data; the clock starts."""
         return Results.start(
             system=SYSTEM,
             config=self.config.model_dump(mode="json"),
@@ -172,8 +174,23 @@ class Run:
             root=SYSTEM_FOLDER,
         )
 
-    def _refreshes_results(self, data: SystemData) -> bool:
+    def refreshes_results(self, data: SystemData) -> bool:
+        """Whether what is measured here is what the documents quote."""
         return not self.config.quick and data.name == DEFAULT_DATASET
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a demonstration that brings its own data runs as the documents quote it."""
+        return not self.config.quick and self.config.data.dataset == DEFAULT_DATASET
+
+    def results_folder(self) -> Path:
+        """Where a demonstration writes: ``results/`` for a full run, else beside the artifacts.
+
+        Plots go into its folder ``plots``.
+        """
+        folder = SYSTEM_FOLDER / "results" if self.is_full else self.artifacts / "demonstrations"
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+        return folder
 
     def _serve_load(self, bundle: Path, data: SystemData, results: Results) -> LoadSession:
         serving = self.config.serving
