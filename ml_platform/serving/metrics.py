@@ -8,7 +8,7 @@ paths, so that no client can create time series.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ml_platform.serving.stages import Degradation
 
@@ -55,6 +55,40 @@ class ServiceMetrics:
             ("outcome",),
             registry=registry,
         )
+        self.model_info = Gauge(
+            "model_info", "1 for the version in each slot.", ("slot", "version"), registry=registry
+        )
+        self.model_swaps = Counter(
+            "model_swaps_total",
+            "Versions by outcome: installed, refused (the running one stayed).",
+            ("slot", "outcome"),
+            registry=registry,
+        )
+        self.observer_failures = Counter(
+            "observer_failures_total",
+            "Observers of requests that raised; the responses went out.",
+            ("observer",),
+            registry=registry,
+        )
+        self._versions: dict[str, str] = {}
+
+    def model_installed(self, slot: str, version: str | None) -> None:
+        """A version took a slot, or left it empty; the series of the old one ends."""
+        old = self._versions.pop(slot, None)
+        if old is not None:
+            self.model_info.remove(slot, old)
+        if version is not None:
+            self._versions[slot] = version
+            self.model_info.labels(slot, version).set(1)
+            self.model_swaps.labels(slot, "installed").inc()
+
+    def model_refused(self, slot: str) -> None:
+        """A version could not be loaded; the running one stays."""
+        self.model_swaps.labels(slot, "refused").inc()
+
+    def observer_failed(self, observer: str) -> None:
+        """Count an observer that raised."""
+        self.observer_failures.labels(observer).inc()
 
     def request_logged(self, outcome: str, n: int) -> None:
         """Count records of the request log; see `request_log.RequestLog`."""

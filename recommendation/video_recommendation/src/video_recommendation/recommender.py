@@ -12,7 +12,7 @@ and their index, item-item models, item statistics, the item half of the user to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -98,9 +98,14 @@ class Recommender:
         preranker: PreRanker,
         rankers: dict[str, LambdaRanker | MMoERanker],
         calibrator: Calibrator,
+        trained_through: Mapping[str, int] | None = None,
     ) -> None:
-        """Puts the parts together; ``log`` holds the events the models may know."""
+        """Puts the parts together; ``log`` holds the events the models may know.
+
+        ``trained_through`` names the event logs that it was made from: id and last sequence number.
+        """
         self.version = version
+        self.trained_through = dict(trained_through or {})
         self.config = config
         self.catalogue = catalogue
         self.users = users
@@ -249,6 +254,7 @@ class Recommender:
                     sources=source_names(ranked.candidates, int(row)),
                     exploration=exploring,
                     propensity=listed.propensity if exploring else None,
+                    features=ranked.features[row],
                 )
             )
         return items

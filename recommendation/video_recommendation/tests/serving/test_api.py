@@ -80,7 +80,9 @@ def test_live_events_move_popularity(served):
     batch = [event(f"p{i}", user_id=5000 + i, item_id=591) for i in range(100)]
     assert served.client.post("/v1/events", json={"events": batch}).json()["accepted"] == 100
     served.wait_for(lambda: ids(recommend(served.client, 4321, k=1)) == [591])
-    assert served.engine.popularity.counts[59] == 101.0  # one training event and a hundred live
+    assert (
+        served.engine.production.popularity.counts[59] == 101.0
+    )  # one training event and a hundred live
 
 
 def test_duplicates_are_acknowledged_and_count_once(served):
@@ -88,7 +90,9 @@ def test_duplicates_are_acknowledged_and_count_once(served):
     again = served.client.post("/v1/events", json=event()).json()
     assert (again["accepted"], again["duplicates"]) == (0, 1)
     assert again["events"] == [{**first["events"][0], "status": "duplicate"}]
-    assert len(served.engine.state.history(1)) == 3  # items 0 and 1 of the bundle, and one event
+    assert (
+        len(served.engine.production.state.history(1)) == 3
+    )  # items 0 and 1 of the bundle, and one event
     metrics = served.client.get("/metrics").text
     assert 'events_total{outcome="accepted"} 1.0' in metrics
     assert 'events_total{outcome="duplicate"} 1.0' in metrics
@@ -111,7 +115,7 @@ def test_concurrent_posts_are_all_stored_once(served):
         responses = list(pool.map(post, range(100)))
     assert {r.status_code for r in responses} == {200}
     assert sum(r.json()["accepted"] for r in responses) == 50
-    assert served.engine.log.last_seq() == served.engine.state.applied_seq == 50
+    assert served.engine.log.last_seq() == served.engine.production.state.applied_seq == 50
 
 
 def test_similar(shared):

@@ -91,7 +91,7 @@ def test_two_workers_share_a_real_redis_and_apply_each_event_once(tmp_path):
                 thread.start()
             for thread in threads:
                 thread.join()
-            state = first.state.engine.state
+            state = first.state.engine.production.state
             assert state.apply() == 60
             lengths = [
                 redis_server.client.strlen(f"{state.prefix}history:{u}") for u in (70, 71, 72)

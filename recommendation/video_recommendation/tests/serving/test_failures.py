@@ -58,7 +58,7 @@ def test_a_request_that_waited_too_long_gets_popularity(tmp_path):
 
 
 def test_a_stage_over_its_budget_is_skipped_and_tried_again(served):
-    monitor = served.engine.monitor
+    monitor = served.engine.production.monitor
     monitor.budgets_ms["rank"] = 5.0
     monitor.probe_after_s = 0.3
     rank = served.recommender._maybe_fail
@@ -89,7 +89,7 @@ def test_store_down_answers_from_the_bundle_and_recovers_every_event(served):
     store.server.start = start  # the keeper brings up a new, empty store and replays the log
     served.wait_for(lambda: not recommend(served.client, 1)["degraded"])
     assert ids(recommend(served.client, 1, k=3)) == [21, 51, 61]
-    assert len(served.engine.state.history(1)) == 4
+    assert len(served.engine.production.state.history(1)) == 4
 
 
 def test_store_killed_in_mid_traffic_costs_no_request_and_no_event(served):
@@ -112,13 +112,15 @@ def test_store_killed_in_mid_traffic_costs_no_request_and_no_event(served):
     stop.set()
     reader.join()
     assert set(statuses) <= {200, 202}
-    served.wait_for(lambda: served.engine.state.applied_seq == 60)
+    served.wait_for(lambda: served.engine.production.state.applied_seq == 60)
     served.wait_for(lambda: not recommend(served.client, 1)["degraded"])
-    assert len(served.engine.state.history(1)) == 60  # items 0 and 1 were in the bundle's already
+    assert (
+        len(served.engine.production.state.history(1)) == 60
+    )  # items 0 and 1 were in the bundle's already
 
 
 def test_a_client_that_writes_wrong_types_into_the_store_degrades(served):
-    served.engine.store.client.lpush(f"{served.engine.state.prefix}history:1", "junk")
+    served.engine.store.client.lpush(f"{served.engine.production.state.prefix}history:1", "junk")
     body = recommend(served.client, 1)
     assert body["items"]
     assert served.client.post("/v1/events", json=event(user_id=2)).status_code in (200, 202)
@@ -128,7 +130,7 @@ def test_a_store_that_went_empty_unnoticed_is_refilled(served):
     served.client.post("/v1/events", json=event(item_id=31))
     served.engine.store.client.flushall()
     served.wait_for(lambda: not recommend(served.client, 1)["degraded"])
-    assert len(served.engine.state.history(1)) == 3
+    assert len(served.engine.production.state.history(1)) == 3
 
 
 def test_a_full_disk_refuses_events_with_503_and_loses_none(served, monkeypatch):
@@ -168,7 +170,7 @@ def test_an_item_that_left_the_catalogue_is_skipped(tmp_path, caplog):
     with TestClient(app) as client:
         while client.get("/readyz").status_code != 200:
             time.sleep(0.02)
-        assert app.state.engine.state.skipped_events == 1
+        assert app.state.engine.production.state.skipped_events == 1
         assert 31 not in ids(recommend(client, 1, k=5))
 
 

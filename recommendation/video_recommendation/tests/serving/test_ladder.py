@@ -109,7 +109,7 @@ def test_retrieval_raises_popularity_is_shown(real, monkeypatch):
     monkeypatch.setattr(type(real.recommender.proposer), "retrieve", broken)
     body = recommend(real.client, real.user_id, k=K)
     assert reasons(body) == [("recommend", "error")]
-    counts = window_counts(real.engine.popularity.counter, real.engine.clock.now())
+    counts = window_counts(real.engine.production.popularity.counter, real.engine.clock.now())
     counts[real.recommender.history(real.user_id).item_idx] = -1
     assert ids(body) == external(real, np.argsort(-counts, kind="stable")[:K])
     assert {item["sources"][0] for item in body["items"]} == {"popularity"}
@@ -122,7 +122,7 @@ def test_explaining_fails_popularity_is_shown(real, monkeypatch):
 
 
 def test_a_slow_ranker_is_skipped_by_its_budget_and_tried_again(real, monkeypatch):
-    monitor = real.engine.monitor
+    monitor = real.engine.production.monitor
     monitor.budgets_ms["rank"] = 40.0
     monitor.probe_after_s = 0.2
     ranker = type(real.recommender.rankers["lambdarank"])

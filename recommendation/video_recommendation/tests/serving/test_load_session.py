@@ -77,6 +77,6 @@ def _report(p99_ms, error_rate=0.0):
 
 def test_the_module_is_a_program():
     command = [sys.executable, "-m", "video_recommendation.serving.run", "--help"]
-    environment = load_session._environment()
+    environment = load_session.server_environment()
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "--data-dir" in result.stdout

@@ -52,7 +52,9 @@ def replay(tiny_system, tmp_path_factory):
             user, clock.time = log.user_idx[row], int(log.timestamp[row])
             query = np.flatnonzero((queries.user_idx == user) & (queries.timestamp == clock.time))
             if number % EVERY == 0 and len(query) and query[0] not in asked:
-                engine.popularity.refresh(clock.time)  # what the keeper does once a second
+                engine.production.popularity.refresh(
+                    clock.time
+                )  # what the keeper does once a second
                 user_id = int(log.user_ids[user])
                 lists.append(client.get("/v1/recommendations", params={"user_id": user_id}).json())
                 asked.append(int(query[0]))
@@ -157,9 +159,12 @@ def test_an_event_within_the_minute_is_history_but_not_yet_counted(tiny_system, 
         item_id = int(recommender.catalogue.item_ids[3])
         body = {"event_id": "e", "user_id": 10**9, "item_id": item_id, "event_type": "watch"}
         client.post("/v1/events", json=body)
-        engine.popularity.refresh(now)
-        counter, trained = engine.popularity.counter, recommender.proposer.retriever.counter
+        engine.production.popularity.refresh(now)
+        counter, trained = (
+            engine.production.popularity.counter,
+            recommender.proposer.retriever.counter,
+        )
         item = np.array([3])
-        assert len(engine.state.history(10**9)) == 1
+        assert len(engine.production.state.history(10**9)) == 1
         assert counter.before(item, as_of(now)) == trained.before(item, as_of(now))
         assert counter.before(item, as_of(now + TICK_S)) == trained.before(item, now) + 1

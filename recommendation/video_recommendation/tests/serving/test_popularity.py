@@ -13,7 +13,7 @@ from video_recommendation.serving import popularity, state
 
 
 def totals(served):
-    counter = served.engine.popularity.counter
+    counter = served.engine.production.popularity.counter
     return counter.before(np.arange(N_ITEMS), DATA_END + 10**6)
 
 
@@ -38,9 +38,9 @@ def test_counter_holds_training_and_live_events(served):
 def test_no_new_event_no_new_counter(served):
     post(served, 1, item_id=31)
     served.wait_for(lambda: totals(served)[3] == trained()[3] + 1)
-    counter = served.engine.popularity.counter
+    counter = served.engine.production.popularity.counter
     time.sleep(0.2)  # a few refreshes
-    assert served.engine.popularity.counter is counter
+    assert served.engine.production.popularity.counter is counter
 
 
 def test_a_store_that_lost_everything_counts_nothing_twice(served):
@@ -49,7 +49,9 @@ def test_a_store_that_lost_everything_counts_nothing_twice(served):
     for _ in range(3):
         served.engine.store.client.flushall()
         served.wait_for(
-            lambda: served.engine.store.client.exists(f"{served.engine.state.prefix}events")
+            lambda: served.engine.store.client.exists(
+                f"{served.engine.production.state.prefix}events"
+            )
         )
     post(served, 2, item_id=41, name="f")
     served.wait_for(lambda: totals(served)[4] == trained()[4] + 2)

@@ -47,6 +47,7 @@ class TinyRecommender:
 
     def __init__(self) -> None:
         self.catalogue = TinyCatalogue()
+        self.trained_through: dict[str, int] = {}
         self.fail: dict[str, Exception] = {}
 
     def history(self, user_id: int) -> UserState:

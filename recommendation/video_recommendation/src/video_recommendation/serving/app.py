@@ -3,6 +3,7 @@
     GET  /v1/recommendations   items for a user
     GET  /v1/similar/{item_id} items like an item
     POST /v1/events            what users did: durable, idempotent, visible in the next answer
+    GET  /v1/operations        the deployment, shadow traffic, the canary: how each is doing
     GET  /healthz /readyz /metrics /v1/version   from the platform's shell
 
 Computing runs on the engine's threads, so the event loop only parses, waits and writes.
@@ -30,8 +31,11 @@ from ml_platform.serving.event_log import (
 from ml_platform.serving.metrics import ServiceMetrics
 from ml_platform.serving.service import JsonRoute, create_service, problem_responses
 from video_recommendation.serving import schemas
+from video_recommendation.serving.attachments import Attach, Attachment
 from video_recommendation.serving.clock import MAX_LEAD_S
-from video_recommendation.serving.engine import Answer, ServingEngine, ServingSettings
+from video_recommendation.serving.engine import ServingEngine, ServingSettings
+from video_recommendation.serving.models import Answer, ListRequest
+from video_recommendation.serving.observers import AcceptedEvent, served_request, tell
 from video_recommendation.serving.protocol import Recommender
 
 logger = logging.getLogger(__name__)
@@ -46,12 +50,15 @@ _DESCRIPTION = (
 router = APIRouter(route_class=JsonRoute)
 
 
-def create_app(recommender: Recommender, settings: ServingSettings) -> FastAPI:
+def create_app(
+    recommender: Recommender, settings: ServingSettings, attach: Sequence[Attach] = ()
+) -> FastAPI:
     """The app; its resources are opened when it starts and closed when it stops.
 
     Args:
         recommender: The loaded bundle.
         settings: Folder, store, budgets, threads.
+        attach: What hangs onto the engine: the deployment, shadow traffic, a canary, a monitor.
     """
     metrics = ServiceMetrics()
 
@@ -59,9 +66,14 @@ def create_app(recommender: Recommender, settings: ServingSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = await asyncio.to_thread(ServingEngine, recommender, settings, metrics)
         app.state.engine = engine
+        app.state.attachments = attachments = []
         try:
+            for make in attach:
+                attachments.append(await asyncio.to_thread(make, engine))
             yield
         finally:
+            for attachment in reversed(attachments):
+                await asyncio.to_thread(attachment.close)
             await asyncio.to_thread(engine.close)
 
     app = create_service(
@@ -75,6 +87,13 @@ def create_app(recommender: Recommender, settings: ServingSettings) -> FastAPI:
     )
     app.include_router(router)
     return app
+
+
+@router.get("/v1/operations", tags=["operations"], response_model=dict[str, Any])
+async def operations(request: Request) -> Response:
+    """What hangs onto the engine, and how each part is doing."""
+    attachments: list[Attachment] = request.app.state.attachments
+    return OrjsonResponse({a.name: await asyncio.to_thread(a.describe) for a in attachments})
 
 
 @router.get(
@@ -91,21 +110,25 @@ async def recommendations(
 ) -> Response:
     """Items for a user, best first; seen items are left out. Unknown users get a general list."""
     engine: ServingEngine = request.app.state.engine
+    surface = query.surface.value
+    wanted = ListRequest(query.user_id, query.k, surface, query.exclude, request.state.started)
     answer = await asyncio.get_running_loop().run_in_executor(
-        engine.workers,
-        engine.recommend,
-        query.user_id,
-        query.k,
-        query.surface.value,
-        query.exclude,
-        request.state.started,
+        engine.workers, engine.recommend, wanted
     )
     body = {
-        **_list_body(engine, request, answer),
+        **_list_body(request, answer),
         "user_id": query.user_id,
         "cold_start": answer.cold_start,
     }
-    engine.requests.append(logged_request(body, now=answer.now, surface=query.surface.value))
+    engine.requests.append(logged_request(body, answer, now=answer.now, surface=surface))
+    served = served_request(
+        answer,
+        request_id=request.state.request_id,
+        user_id=query.user_id,
+        k=query.k,
+        surface=surface,
+    )
+    tell(engine.observers, lambda o: o.request_served(served), engine.metrics.observer_failed)
     return OrjsonResponse(body)
 
 
@@ -125,15 +148,18 @@ async def similar(
 ) -> Response:
     """Items like one item, most similar first."""
     engine: ServingEngine = request.app.state.engine
-    item_idx = engine.recommender.catalogue.item_idx(item_id)
+    model = (
+        engine.production
+    )  # one version from here to the response, whatever is swapped meanwhile
+    item_idx = model.recommender.catalogue.item_idx(item_id)
     if item_idx is None:
         problem = Problem(field="item_id", reason="no such item", value=item_id)
         raise ProblemError(404, [problem])
     answer = await asyncio.get_running_loop().run_in_executor(
-        engine.workers, engine.similar, item_idx, query.k, request.state.started
+        engine.workers, engine.similar, model, item_idx, query.k, request.state.started
     )
-    body = {**_list_body(engine, request, answer), "item_id": item_id}
-    engine.requests.append(logged_request(body, now=engine.clock.now(), surface="similar"))
+    body = {**_list_body(request, answer), "item_id": item_id}
+    engine.requests.append(logged_request(body, answer, now=engine.clock.now(), surface="similar"))
     return OrjsonResponse(body)
 
 
@@ -193,6 +219,14 @@ async def post_events(
         "request_id": request.state.request_id,
         "events": receipts,
     }
+    for event, result in zip(events, results, strict=True):
+        if not result.duplicate:
+            accepted = _accepted(event, now)
+            tell(
+                engine.observers,
+                lambda o, told=accepted: o.event_accepted(told),  # type: ignore[misc]
+                engine.metrics.observer_failed,
+            )
     return OrjsonResponse(content, status_code=200 if applied else 202)
 
 
@@ -202,7 +236,7 @@ def _refuse_impossible(engine: ServingEngine, events: Sequence[schemas.Event], b
     latest = engine.clock.now() + MAX_LEAD_S
     for position, event in enumerate(events):
         place = position if batch else None
-        if engine.recommender.catalogue.item_idx(event.item_id) is None:
+        if not engine.knows_item(event.item_id):
             field = _field("item_id", place)
             problems.append(Problem(field=field, reason="no such item", value=event.item_id))
         if event.timestamp is not None and event.timestamp > latest:
@@ -225,11 +259,18 @@ def _field(name: str, position: int | None) -> str:
     return name if position is None else f"events.{position}.{name}"
 
 
-def _list_body(engine: ServingEngine, request: Request, answer: Answer) -> dict[str, Any]:
+def _accepted(event: schemas.Event, now: int) -> AcceptedEvent:
+    body = event.model_dump()
+    return AcceptedEvent(
+        **{**body, "timestamp": now if event.timestamp is None else event.timestamp}
+    )
+
+
+def _list_body(request: Request, answer: Answer) -> dict[str, Any]:
     stages = answer.stages
     stages.stages_ms["total"] = stages.elapsed_ms()
     return {
-        "version": engine.recommender.version,
+        "version": answer.model.version,
         "request_id": request.state.request_id,
         "degraded": bool(stages.degradations),
         "degradations": stages.degradations,
@@ -238,11 +279,14 @@ def _list_body(engine: ServingEngine, request: Request, answer: Answer) -> dict[
     }
 
 
-def logged_request(body: dict[str, Any], *, now: int, surface: str) -> dict[str, Any]:
+def logged_request(
+    body: dict[str, Any], answer: Answer, *, now: int, surface: str
+) -> dict[str, Any]:
     """A response as the request log keeps it: what was shown, where, and how it was chosen.
 
     Args:
         body: The response.
+        answer: What it was made from.
         now: Server time of the request, in the data's era.
         surface: Where the list is shown.
     """
@@ -252,6 +296,7 @@ def logged_request(body: dict[str, Any], *, now: int, surface: str) -> dict[str,
         "request_id": body["request_id"],
         "now": now,
         "version": body["version"],
+        "slot": answer.slot,
         "surface": surface,
         "user_id": body.get("user_id"),
         "item_id": body.get("item_id"),  # of a "similar" list: items like which?

@@ -1,8 +1,9 @@
-"""One request: load the user's state, recommend, say what happened. No HTTP in here.
+"""One request: choose the version, recommend, say what happened. No HTTP in here.
 
-The engine owns the resources of a serving process (event log, store, state, item counts, clock,
-request log, worker threads) and the outermost rungs of the fallback ladder:
+The engine owns the resources of a serving process (event log, store, clock, request log, worker
+threads), the versions that are loaded, and the outermost rungs of the fallback ladder:
 
+    candidate  the canary's version  -> production
     state      live history          -> the bundle's own history
     recommend  the recommender       -> live popularity, unseen items (stage "popularity")
     similar    the recommender       -> live popularity within the item's genres
@@ -10,35 +11,43 @@ request log, worker threads) and the outermost rungs of the fallback ladder:
 The recommender has its own rungs inside "recommend" (ranker -> pre-rank order -> popularity); the
 ones here answer when it raises as a whole or when the deadline passed while the request waited for
 a thread. That last case is what sheds load: a late request costs a popularity list.
+
+Swapping versions. A request takes its version once, at its start, and keeps it to its end. A new
+version is first warmed up and caught up with the event log while the old one serves; then events
+are applied to both; then one assignment makes it the one that requests take. So no request waits,
+none sees half of each, and an event that was acknowledged before the swap is seen after it.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from ml_platform.serving.event_log import EventLog
 from ml_platform.serving.metrics import ServiceMetrics
 from ml_platform.serving.request_log import RequestLog
-from ml_platform.serving.stages import RequestStages, StageMonitor, Step
+from ml_platform.serving.stages import RequestStages
 from ml_platform.serving.store import StoreUnavailableError, open_store
 from video_recommendation.config import ServingConfig
 from video_recommendation.serving.clock import ServerClock
-from video_recommendation.serving.popularity import LivePopularity
-from video_recommendation.serving.protocol import RecommendedItem, Recommender
-from video_recommendation.serving.state import LiveState
+from video_recommendation.serving.models import Answer, ListRequest, ServedModel
+from video_recommendation.serving.observers import RequestObserver
+from video_recommendation.serving.protocol import Recommender
 
 logger = logging.getLogger(__name__)
 
 STATE_BUDGET_MS = 50.0
 REQUEST_LOG = "requests.jsonl"
+RETIRE_AFTER_S = 30.0
+"""How long a version that was swapped out keeps its state: far longer than any request lasts."""
+
+Slot = Literal["production", "candidate"]
 
 
 def _nothing() -> None:
@@ -77,25 +86,14 @@ class ServingSettings:
         )
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What one request came to.
-
-    Attributes:
-        items: Plain dictionaries, as the response shows them.
-        stages: Times and degradations.
-        now: Server time of the request, Unix seconds; 0 where it played no part.
-        cold_start: No history is known.
-    """
-
-    items: list[dict[str, Any]]
-    stages: RequestStages
-    now: int = 0
-    cold_start: bool = False
-
-
 class ServingEngine:
     """Resources and request logic of one process.
+
+    Attributes:
+        production: The version that answers.
+        candidate: A second version while a canary runs.
+        router: Says which slot a user is served from; None means production.
+        observers: Told about every answer and every event.
 
     Args:
         recommender: The loaded bundle.
@@ -106,11 +104,9 @@ class ServingEngine:
     def __init__(
         self, recommender: Recommender, settings: ServingSettings, metrics: ServiceMetrics
     ) -> None:
-        self.recommender = recommender
         self.settings = settings
         self.metrics = metrics
         self.clock = ServerClock(recommender.data_end)
-        self.monitor = StageMonitor(settings.budgets_ms, observer=metrics)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(settings.data_dir / "events.sqlite")
         try:
@@ -118,12 +114,15 @@ class ServingEngine:
         except Exception:
             self.log.close()
             raise
-        self.state = LiveState(
-            recommender, self.log, self.store, on_event_time=self.clock.advance_to
-        )
-        self.popularity = LivePopularity(
-            recommender, self.store, self.state.prefix, self.clock.now()
-        )
+        self.router: Callable[[int], Slot] | None = None
+        self.observers: list[RequestObserver] = []
+        self.production = self._served(recommender)
+        self.candidate: ServedModel | None = None
+        self._swap_lock = threading.Lock()
+        # Every version that events are applied to: those in the slots, and one being installed.
+        self._followers: tuple[ServedModel, ...] = (self.production,)
+        self._retired: list[tuple[float, ServedModel]] = []
+        metrics.model_installed("production", recommender.version)
         self.requests = RequestLog(settings.data_dir / REQUEST_LOG, count=metrics.request_logged)
         self.workers = ThreadPoolExecutor(settings.workers, "recommend", settings.thread_start)
         self.appliers = ThreadPoolExecutor(2, "apply")  # events never wait behind rankings
@@ -132,78 +131,140 @@ class ServingEngine:
         self._keeper = threading.Thread(target=self._keep, name="state-keeper", daemon=True)
         self._keeper.start()
 
-    def recommend(
-        self, user_id: int, k: int, surface: str, exclude_ids: Sequence[int], started: float
-    ) -> Answer:
-        """Recommendations for a user.
+    # --- versions -------------------------------------------------------------------------------
+
+    def install(self, recommender: Recommender, slot: Slot = "production") -> None:
+        """Puts a version into a slot; requests in flight end with the one they began with.
+
+        A store that is down does not stop it: the version then serves from its bundle's histories,
+        as the old one does, until the keeper has caught up.
 
         Args:
-            user_id: External id.
-            k: Most items.
-            surface: Where the list is shown.
-            exclude_ids: External ids; unknown ones are ignored.
-            started: `time.perf_counter` at arrival.
+            recommender: Loaded and warmed up.
+            slot: "production", or "candidate" for the users that ``router`` sends there.
         """
-        stages = RequestStages(self.monitor, deadline_ms=self.settings.deadline_ms, started=started)
-        stages.stages_ms["queue"] = stages.elapsed_ms()
-        state = stages.ladder(
-            Step("state", lambda: self.state.history(user_id)),
-            Step("bundle_history", lambda: self.recommender.history(user_id)),
+        with self._swap_lock:
+            model = self._served(recommender)
+            self._try_to_catch_up(model)  # the long part, while nobody waits for it
+            self._followers = (*self._followers, model)  # from here on events reach it
+            self._try_to_catch_up(model)  # those between the two lines above
+            old = self.production if slot == "production" else self.candidate
+            if slot == "production":
+                self.production = model
+            else:
+                self.candidate = model
+            self.metrics.model_installed(slot, model.version)
+            self._retire(old)
+        logger.info("%s is %s now", slot, model.version)
+
+    def remove_candidate(self) -> None:
+        """Empties the candidate's slot; its users are production's again with the next request."""
+        with self._swap_lock:
+            old, self.candidate = self.candidate, None
+            self.metrics.model_installed("candidate", None)
+            self._retire(old)
+
+    def knows_item(self, item_id: int) -> bool:
+        """Whether a version that serves, or did a moment ago, has the item: events on it count."""
+        models = [*self._followers, *(model for _, model in list(self._retired))]
+        return any(model.knows_item(item_id) for model in models)
+
+    def _served(self, recommender: Recommender) -> ServedModel:
+        return ServedModel(
+            recommender,
+            self.log,
+            self.store,
+            self.clock,
+            budgets_ms=self.settings.budgets_ms,
+            observer=self.metrics,
         )
-        exclude = self._indices(exclude_ids)
-        # An event of this very second is known and must count: the request comes after it.
-        now = max(self.clock.now(), int(state.timestamp[-1]) + 1 if len(state) else 0)
 
-        def personal() -> Sequence[RecommendedItem]:
-            return self.recommender.recommend(
-                user_id=user_id,
-                state=state,
-                now=now,
-                k=k,
-                exclude=exclude,
-                counter=self.popularity.counter,
-                stages=stages,
-                surface=surface,
-            )
+    def _try_to_catch_up(self, model: ServedModel) -> None:
+        try:
+            model.catch_up()
+        except StoreUnavailableError as error:
+            logger.warning("version %s starts without live state: %s", model.version, error)
 
-        def popular() -> Sequence[RecommendedItem]:
-            blocked = np.concatenate([state.item_idx, exclude])
-            return popular_items(self.popularity.counts, k, blocked)
+    def _retire(self, old: ServedModel | None) -> None:
+        if old is None:
+            return
+        self._followers = tuple(model for model in self._followers if model is not old)
+        self._retired.append((time.monotonic() + RETIRE_AFTER_S, old))
 
-        items = stages.ladder(Step("recommend", personal), Step("popularity", popular))
-        return Answer([self._describe(item) for item in items], stages, now, len(state) == 0)
+    def _forget_retired(self) -> None:
+        """Drops versions that no request can hold any more, and their keys in the store."""
+        with self._swap_lock:
+            now = time.monotonic()
+            due = [model for at, model in self._retired if at <= now]
+            self._retired = [(at, model) for at, model in self._retired if at > now]
+            still_used = {model.state.prefix for model in self._followers}
+            still_used |= {model.state.prefix for _, model in self._retired}
+            for model in due:
+                if model.state.prefix not in still_used:
+                    model.state.forget()
 
-    def similar(self, item_idx: int, k: int, started: float) -> Answer:
-        """Items like one item; see `recommend` for arguments and results."""
-        stages = RequestStages(self.monitor, deadline_ms=self.settings.deadline_ms, started=started)
-        items: Sequence[RecommendedItem] = stages.ladder(
-            Step("similar", lambda: self.recommender.similar(item_idx, k)),
-            Step("popularity", lambda: self._popular_like(item_idx, k)),
-        )
-        return Answer([self._describe(item) for item in items], stages)
+    # --- requests -------------------------------------------------------------------------------
+
+    def recommend(self, request: ListRequest) -> Answer:
+        """Recommendations for a user, by the version that the router chose or by production."""
+        candidate, router = self.candidate, self.router
+        if candidate is None or router is None or router(request.user_id) != "candidate":
+            return self._by_production(request, self._stages(self.production, request))
+        stages = self._stages(candidate, request)
+        answer = candidate.recommend(request, stages, slot="candidate")
+        if answer is not None:
+            return answer
+        again = self._stages(self.production, request)
+        again.degradations += stages.degradations
+        return replace(self._by_production(request, again), candidate_failed=True)
+
+    def _by_production(self, request: ListRequest, stages: RequestStages) -> Answer:
+        answer = self.production.recommend(request, stages, slot="production")
+        if answer is None:
+            raise TypeError("production's ladder ended without a list")
+        return answer
+
+    def similar(self, model: ServedModel, item_idx: int, k: int, started: float) -> Answer:
+        """Items like one item of ``model``'s catalogue."""
+        return model.similar(item_idx, k, self._stages(model, started=started))
+
+    def _stages(
+        self, model: ServedModel, request: ListRequest | None = None, *, started: float = 0.0
+    ) -> RequestStages:
+        started = request.started if request else started
+        deadline_ms = self.settings.deadline_ms
+        stages = RequestStages(model.monitor, deadline_ms=deadline_ms, started=started)
+        if request:
+            stages.stages_ms["queue"] = stages.elapsed_ms()
+        return stages
 
     def apply_through(self, seq: int) -> bool:
         """Make events visible to recommendations; False when the store is down for now."""
         try:
-            self.state.apply(seq)
+            for model in self._followers:
+                model.state.apply(seq)
         except StoreUnavailableError as error:
             logger.warning("events up to %d are durable but not applied yet: %s", seq, error)
             return False
         return True
 
+    # --- life -----------------------------------------------------------------------------------
+
     def not_ready(self) -> list[str]:
         """Why requests should go elsewhere. A store that is down is no reason: we degrade."""
         if self._caught_up:
             return []
-        return [f"replaying events: {self.state.applied_seq} of {self.log.last_seq()}"]
+        return [f"replaying events: {self.production.state.applied_seq} of {self.log.last_seq()}"]
 
     def describe(self) -> dict[str, Any]:
         """Extra fields of ``/v1/version``."""
+        production, candidate = self.production, self.candidate
         return {
-            "version": self.recommender.version,
-            "items": len(self.recommender.catalogue.item_ids),
+            "version": production.version,
+            "candidate": candidate.version if candidate else None,
+            "items": len(production.recommender.catalogue.item_ids),
             "store": self.store.kind,
-            "applied_seq": self.state.applied_seq,
+            "applied_seq": production.state.applied_seq,
             "server_time": self.clock.now(),
         }
 
@@ -222,8 +283,9 @@ class ServingEngine:
         while True:
             try:
                 if self.store.revive():
-                    self.state.recheck()
-                    self.popularity.refresh(self.clock.now())
+                    for model in self._followers:
+                        model.catch_up()
+                    self._forget_retired()
                 # A store that is down at the start must not keep the service out of rotation.
                 self._caught_up = True
             except StoreUnavailableError as error:
@@ -232,46 +294,3 @@ class ServingEngine:
                 logger.exception("refresh of live state failed")
             if self._stop.wait(self.settings.refresh_s):
                 return
-
-    def _indices(self, item_ids: Sequence[int]) -> np.ndarray:
-        found = (self.recommender.catalogue.item_idx(i) for i in item_ids)
-        return np.array([i for i in found if i is not None], np.int32)
-
-    def _popular_like(self, item_idx: int, k: int) -> Sequence[RecommendedItem]:
-        genres = self.recommender.catalogue.genres
-        wanted = set(genres[item_idx])
-        other = [i for i, g in enumerate(genres) if not wanted.intersection(g)] if wanted else []
-        blocked = np.array([item_idx, *other], np.int32)
-        return popular_items(self.popularity.counts, k, blocked)
-
-    def _describe(self, item: RecommendedItem) -> dict[str, Any]:
-        catalogue, i = self.recommender.catalogue, item.item_idx
-        return {
-            "item_id": int(catalogue.item_ids[i]),
-            "title": catalogue.titles[i],
-            "genres": catalogue.genres[i],
-            "year": int(catalogue.years[i]) or None,
-            "score": float(item.score),
-            "reason": item.reason,
-            "sources": item.sources,
-            "exploration": item.exploration,
-            "propensity": item.propensity,
-        }
-
-
-def popular_items(counts: np.ndarray, k: int, blocked: np.ndarray) -> list[RecommendedItem]:
-    """The k most counted items that are not blocked; ties by index.
-
-    Args:
-        counts: f32[I].
-        k: Most items.
-        blocked: i32, indices to leave out.
-    """
-    scores = counts.astype(np.float64)
-    scores[blocked] = -np.inf
-    order = np.argsort(-scores, kind="stable")[:k]
-    return [
-        RecommendedItem(int(i), float(scores[i]), "Popular this month", ("popularity",))
-        for i in order
-        if scores[i] > -np.inf
-    ]

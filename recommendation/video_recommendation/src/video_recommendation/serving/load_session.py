@@ -76,7 +76,7 @@ def running_server(folder: Path, *, log_path: Path | None = None) -> Iterator[Se
     """
     with tempfile.TemporaryDirectory(prefix="video-recommendation-") as scratch:
         output = log_path or Path(scratch) / "server.log"
-        port = _free_port()
+        port = free_port()
         begin = time.perf_counter()
         with output.open("wb") as sink:
             process = subprocess.Popen(
@@ -84,13 +84,13 @@ def running_server(folder: Path, *, log_path: Path | None = None) -> Iterator[Se
                     *(sys.executable, "-m", "video_recommendation.serving.run", str(folder)),
                     *("--port", str(port), "--data-dir", str(Path(scratch) / "data")),
                 ],
-                env=_environment(),
+                env=server_environment(),
                 stdout=sink,
                 stderr=subprocess.STDOUT,
             )
         try:
             url = f"http://127.0.0.1:{port}"
-            _wait_until_ready(process, url, output)
+            wait_until_ready(process, url, output)
             yield Server(url, time.perf_counter() - begin)
         finally:
             process.terminate()
@@ -187,7 +187,12 @@ def _latency(values: list[float]) -> StageLatency:
     return StageLatency(float(p50_ms), float(p99_ms), len(values))
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, output: Path) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], url: str, output: Path) -> None:
+    """Returns once ``/readyz`` answers 200.
+
+    Raises:
+        RuntimeError: if the process ends or is not ready in time; with the end of its output.
+    """
     give_up = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
@@ -203,14 +208,15 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, output: Path) 
         time.sleep(0.05)
 
 
-def _environment() -> dict[str, str]:
+def server_environment() -> dict[str, str]:
     """One thread for each library from the start, this process's import path, no outside store."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     environment.pop("REDIS_URL", None)
     return {**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -6,7 +6,7 @@ of the catalogue, L events of one user, N training events, K list length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,6 +73,7 @@ class RecommendedItem:
         sources: Names of the candidate sources that proposed it.
         exploration: Whether it fills the exploration slot.
         propensity: Probability with which it was chosen for that slot.
+        features: f32[F], what the ranker saw of it; None where the ranker did not run.
     """
 
     item_idx: int
@@ -81,6 +82,7 @@ class RecommendedItem:
     sources: tuple[str, ...]
     exploration: bool = False
     propensity: float | None = None
+    features: np.ndarray | None = None
 
 
 class Recommender(Protocol):
@@ -90,6 +92,13 @@ class Recommender(Protocol):
     """Names the bundle; derived state in the store is keyed by it."""
     data_end: int
     """Last timestamp of the training log: where the server's clock starts."""
+
+    @property
+    def trained_through(self) -> Mapping[str, int]:
+        """By id of an event log, the last sequence number that is in the training log.
+
+        Live state begins after it, or such events would count twice.
+        """
 
     @property
     def catalogue(self) -> Catalogue:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
 
 from video_recommendation.serving.app import create_app
+from video_recommendation.serving.attachments import Attach
 from video_recommendation.serving.engine import ServingSettings
 from video_recommendation.serving.protocol import Recommender
 
@@ -33,6 +35,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    attach: Sequence[Attach] = (),
 ) -> None:
     """Serve until told to stop.
 
@@ -41,11 +44,12 @@ def serve(
         settings: Folder, store, budgets, threads.
         host: Interface; loopback unless told otherwise, for the API has no authentication.
         port: TCP port; 0 for any free one, which uvicorn prints.
+        attach: What hangs onto the engine.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     uvicorn.run(
-        create_app(recommender, settings),
+        create_app(recommender, settings, attach),
         host=host,
         port=port,
         access_log=False,  # /metrics counts; a line for each request costs more than parsing it

@@ -8,7 +8,7 @@ starts further back, so an event acknowledged while the store was down is applie
 Keys, all under ``vr:{bundle version}:{log id}:`` because positions and item indices mean something
 only for that bundle and that log:
 
-    applied          last applied seq
+    applied          last applied seq; where there is none, the last that the bundle was trained on
     history:{user}   records of 16 bytes, appended: timestamp i64, item_idx i32, rating f32
     events           the same records, of all users: what item counts are made of
 
@@ -49,12 +49,13 @@ RECORD = np.dtype([("timestamp", "<i8"), ("item_idx", "<i4"), ("rating", "<f4")]
 
 # Compare-and-set on `applied`: with several workers on one Redis only the one whose view is current
 # applies a batch; the others get the true position back and read again.
-# KEYS: prefix. ARGV: expected seq, new seq, history limit in bytes, then (user, record) pairs.
+# KEYS: prefix. ARGV: expected seq, new seq, history limit in bytes, seq of an empty store, then
+# (user, record) pairs.
 _APPLY = """
-local applied = tonumber(redis.call('GET', KEYS[1] .. 'applied') or '0')
+local applied = tonumber(redis.call('GET', KEYS[1] .. 'applied') or ARGV[4])
 if applied ~= tonumber(ARGV[1]) then return applied end
 local limit = tonumber(ARGV[3])
-for i = 4, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
   local history = KEYS[1] .. 'history:' .. ARGV[i]
   if redis.call('APPEND', history, ARGV[i + 1]) > limit then
     redis.call('SET', history, redis.call('GETRANGE', history, -limit, -1))
@@ -103,7 +104,9 @@ class LiveState:
         self.prefix = f"vr:{recommender.version}:{log.log_id}:"
         self._apply_lock = threading.Lock()
         self._script: redis.commands.core.Script | None = None
-        self.applied_seq = 0
+        # Events of this log that training has seen are in the bundle's histories and counts.
+        self._floor = recommender.trained_through.get(log.log_id, 0)
+        self.applied_seq = self._floor
         # The highest seq that a reader may expect to find. A store that shows less was restarted
         # empty and is being refilled.
         self._reached_seq = log.last_seq()
@@ -120,9 +123,10 @@ class LiveState:
         expected_seq = self._reached_seq  # before the read: a batch may land in between
         values = self._store.call(lambda client: client.mget(keys))
         applied, raw = cast(list[bytes | None], values)  # redis types replies as bytes | str
-        if int(applied or 0) < expected_seq:
+        reached = self._floor if applied is None else int(applied)
+        if reached < expected_seq:
             raise StateBehindError(
-                f"store holds events up to {int(applied or 0)} of {expected_seq}; replaying"
+                f"store holds events up to {reached} of {expected_seq}; replaying"
             )
         live = np.frombuffer(raw or b"", RECORD)
         return merge_history(self._recommender.history(user_id), live)
@@ -153,8 +157,22 @@ class LiveState:
         """Ask the store where it stands, then apply what is missing. For start and recovery."""
         applied = self._store.call(lambda client: client.get(f"{self.prefix}applied"))
         with self._apply_lock:
-            self.applied_seq = int(applied or 0)
+            self.applied_seq = self._floor if applied is None else int(applied)
         return self.apply()
+
+    def forget(self) -> None:
+        """Deletes this version's keys; for one that nobody serves any more.
+
+        Raises:
+            StoreUnavailableError: The store is down; its keys went with it or stay until it ends.
+        """
+
+        def delete(client: redis.Redis) -> None:
+            keys = list(client.scan_iter(match=f"{self.prefix}*", count=1000))
+            for begin in range(0, len(keys), 1000):
+                client.unlink(*keys[begin : begin + 1000])
+
+        self._store.call(delete)
 
     def _apply_batch(self, position: int, events: list[StoredEvent]) -> int:
         """Apply one batch after `position`; returns where the store stands then."""
@@ -163,6 +181,7 @@ class LiveState:
             position,
             events[-1].seq if events else position,
             HISTORY_LIMIT * RECORD.itemsize,
+            self._floor,
         ]
         for change in changes:
             if change is not None:
