@@ -66,6 +66,11 @@ class FeatureSchema:
         text = json.dumps([asdict(spec) for spec in self.specs], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def defaults(self) -> Float32Array:
+        """f32[F]: what stands for a missing value of each feature."""
+        return np.array([spec.default for spec in self.specs], dtype=np.float32)
+
     def positions(self, names: tuple[str, ...]) -> npt.NDArray[np.int64]:
         """Column numbers of ``names``.
 
@@ -107,8 +112,7 @@ class FeatureSchema:
             raise ValueError(
                 f"infinite values in {[self.names[i] for i in np.flatnonzero(infinite)]}"
             )
-        defaults = np.array([spec.default for spec in self.specs], dtype=np.float32)
-        matrix[bad] = np.broadcast_to(defaults, matrix.shape)[bad]
+        matrix[bad] = np.broadcast_to(self.defaults, matrix.shape)[bad]
 
     def markdown(self) -> str:
         """The schema as a Markdown table, for the docs."""

@@ -69,7 +69,7 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Difference:
-    """A key of the manifests whose values differ; None where a version does not have it."""
+    """A key whose values differ; None where a version does not have it."""
 
     key: str
     before: Any
@@ -84,8 +84,6 @@ class ModelRegistry:
         self.root = root
         self._check, self._journal = check, Journal(root)
         self._versions, self._drafts = root / "versions", root / ".drafts"
-
-    # --- reading -------------------------------------------------------------------------------
 
     def versions(self) -> list[VersionRecord]:
         """All versions, the newest first."""
@@ -120,9 +118,8 @@ class ModelRegistry:
             raise RegistryError(f"{name!r} is short for {', '.join(matches)}: write more of it")
         if wanted != name:
             raise RegistryError(f"{name} is {wanted}, which is gone from {self.root}: register it")
-        raise RegistryError(
-            f"no version or alias {name!r} in {self.root}; it has {', '.join(known) or 'none yet'}"
-        )
+        has = ", ".join(known) or "none yet"
+        raise RegistryError(f"no version or alias {name!r} in {self.root}; it has {has}")
 
     def path(self, version_or_alias: str) -> Path:
         """The folder to load. It does not change; an alias may name another one a moment later."""
@@ -259,8 +256,8 @@ class ModelRegistry:
             self._journal.tell("register", version, note)
             return version
         try:
-            self._check(place / "bundle")
-        except REFUSALS:
+            self._usable(version)
+        except RegistryError:
             shutil.rmtree(place / "bundle", ignore_errors=True)
             os.replace(draft / "bundle", place / "bundle")
         return version
@@ -278,7 +275,9 @@ class ModelRegistry:
 
     def _usable(self, name: str) -> str:
         version = self.resolve(name)
-        self._accepted(self.path(version), f"version {version}")
+        found = self._accepted(self.path(version), f"version {version}")["version"]
+        if found != version:
+            raise RegistryError(f"the folder of version {version} holds {found}: register both")
         return version
 
     def _accepted(self, folder: Path, what: str) -> Mapping[str, Any]:
@@ -291,8 +290,7 @@ class ModelRegistry:
         return sorted(path.name for path in self._versions.glob("*"))
 
     def _record(self, version: str) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads((self._versions / version / "record.json").read_text())
-        return record
+        return dict(json.loads((self._versions / version / "record.json").read_text()))
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

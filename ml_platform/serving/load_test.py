@@ -31,6 +31,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -129,13 +130,7 @@ def run_load(plan: LoadPlan, *, on_answer: Callable[[bytes], object] | None = No
     Raises:
         ConnectionError: Nothing listens at the URL.
     """
-    payloads = [encode_request(line, plan.address) for line in plan.requests]
-    # The collector pauses the client for milliseconds; the run is short and makes few cycles.
-    gc.disable()
-    try:
-        started, samples, connections = asyncio.run(_run(plan, payloads, on_answer is not None))
-    finally:
-        gc.enable()
+    started, samples, connections = send_load(plan, keep_bodies=on_answer is not None)
     if on_answer is not None:
         for sample in samples:
             if sample.ok:
@@ -143,16 +138,36 @@ def run_load(plan: LoadPlan, *, on_answer: Callable[[bytes], object] | None = No
     return summarise(plan, samples, started, connections)
 
 
+def send_load(
+    plan: LoadPlan, *, keep_bodies: bool, stop: Event | None = None
+) -> tuple[float, list[Sample], int]:
+    """Offer the load; for those who want each request and its moment, not percentiles.
+
+    Once `stop` is set nothing more is sent, and what is in flight is awaited.
+
+    Returns:
+        The start (`time.monotonic` seconds, as in the samples), a sample for each request in the
+        order of `plan.requests`, and how many connections were opened.
+    """
+    payloads = [encode_request(line, plan.address) for line in plan.requests]
+    # The collector pauses the client for milliseconds; the run is short and makes few cycles.
+    gc.disable()
+    try:
+        return asyncio.run(_run(plan, payloads, keep_bodies, stop or Event()))
+    finally:
+        gc.enable()
+
+
 async def _run(
-    plan: LoadPlan, payloads: list[bytes], keep_bodies: bool
+    plan: LoadPlan, payloads: list[bytes], keep_bodies: bool, stop: Event
 ) -> tuple[float, list[Sample], int]:
     pool = HttpPool(plan.address, plan.max_connections, keep_bodies=keep_bodies)
     await pool.probe()
     rng = np.random.default_rng(plan.seed)
     try:
         if plan.warmup_seconds:
-            await _phase(plan, pool, payloads, _gaps(plan, plan.warmup_seconds, rng))
-        started, samples = await _phase(plan, pool, payloads, _gaps(plan, plan.seconds, rng))
+            await _phase(plan, pool, payloads, _gaps(plan, plan.warmup_seconds, rng), stop)
+        started, samples = await _phase(plan, pool, payloads, _gaps(plan, plan.seconds, rng), stop)
     finally:
         pool.close()
     return started, samples, pool.opened
@@ -167,7 +182,7 @@ def _gaps(plan: LoadPlan, seconds: float, rng: np.random.Generator) -> np.ndarra
 
 
 async def _phase(
-    plan: LoadPlan, pool: HttpPool, payloads: list[bytes], arrivals: np.ndarray
+    plan: LoadPlan, pool: HttpPool, payloads: list[bytes], arrivals: np.ndarray, stop: Event
 ) -> tuple[float, list[Sample]]:
     loop = asyncio.get_running_loop()
     started = loop.time() + 0.01
@@ -178,10 +193,12 @@ async def _phase(
             await asyncio.sleep(wait)
         elif i % 64 == 0:
             await asyncio.sleep(0)  # behind schedule: let answers in
+        if stop.is_set():
+            break
         sample = Sample(due)
         samples.append(sample)
         pool.send(payloads[i % len(payloads)], sample)
-    give_up = started + float(arrivals[-1]) + plan.timeout_s
+    give_up = (samples[-1].due if samples else started) + plan.timeout_s
     while not all(s.done for s in samples) and loop.time() < give_up:
         await asyncio.sleep(0.01)
     pool.abandon()

@@ -55,6 +55,12 @@ class ServiceMetrics:
             ("outcome",),
             registry=registry,
         )
+        self.feature_rows = Counter(
+            "feature_rows_total",
+            "Rows read from the feature store: hit, missing or stale (defaults took their place).",
+            ("feature_set", "outcome"),
+            registry=registry,
+        )
         self.model_info = Gauge(
             "model_info", "1 for the version in each slot.", ("slot", "version"), registry=registry
         )
@@ -69,6 +75,15 @@ class ServiceMetrics:
             "Observers of requests that raised; the responses went out.",
             ("observer",),
             registry=registry,
+        )
+        self.shadow_requests = Counter(
+            "shadow_requests_total",
+            "Requests copied to a shadow, by outcome: answered, dropped, timeout, rubbish_*, ...",
+            ("shadow", "outcome"),
+            registry=registry,
+        )
+        self.canary_share = Gauge(
+            "canary_share", "Share of users whom the candidate answers.", registry=registry
         )
         self._versions: dict[str, str] = {}
 
@@ -85,6 +100,10 @@ class ServiceMetrics:
     def model_refused(self, slot: str) -> None:
         """A version could not be loaded; the running one stays."""
         self.model_swaps.labels(slot, "refused").inc()
+
+    def feature_rows_read(self, feature_set: str, outcome: str, n: int) -> None:
+        """Count rows of a feature set; see `feature_engineering.online_store.CountRows`."""
+        self.feature_rows.labels(feature_set, outcome).inc(n)
 
     def observer_failed(self, observer: str) -> None:
         """Count an observer that raised."""

@@ -14,7 +14,8 @@ whatever answers at the recorded socket once the lock is ours is a leftover and 
 
 *No pile-up.* Socket timeouts are short, and after a failure the store counts as down for
 `retry_after_s` without being asked: at 100 requests a second a store that hangs must not cost
-every request a timeout.
+every request a timeout. A keeper that calls `revive` more often than that prolongs the pause while
+the store is down and ends it when it is back, so that no request pays for finding out.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ T = TypeVar("T")
 SOCKET_TIMEOUT_S = 0.25
 CONNECT_TIMEOUT_S = 0.1
 START_TIMEOUT_S = 5.0
+RETRY_AFTER_S = 2.0
 _PREFIX = "mlsd-store-"
 # $@ is the server's command line; `cat` ends when the parent's end of the pipe closes.
 _GUARD = '"$@" & server=$!; cat > /dev/null; kill -9 "$server"; wait "$server"'
@@ -71,7 +73,7 @@ class Store:
         kind: Literal["embedded", "redis"],
         server: EmbeddedServer | None = None,
         *,
-        retry_after_s: float = 0.5,
+        retry_after_s: float = RETRY_AFTER_S,
     ) -> None:
         self.client = client
         self.kind = kind
@@ -91,8 +93,7 @@ class Store:
         try:
             return function(self.client)
         except redis.RedisError as error:
-            self._last_error = f"{type(error).__name__}: {error}"
-            self._down_until_s = time.monotonic() + self.retry_after_s
+            self._fail(error)
             raise StoreUnavailableError(f"store failed: {self._last_error}") from error
 
     def revive(self) -> bool:
@@ -110,10 +111,15 @@ class Store:
                 return False
         try:
             self.client.ping()
-        except redis.RedisError:
+        except redis.RedisError as error:
+            self._fail(error)
             return False
         self._down_until_s = 0.0
         return True
+
+    def _fail(self, error: redis.RedisError) -> None:
+        self._last_error = f"{type(error).__name__}: {error}"
+        self._down_until_s = time.monotonic() + self.retry_after_s
 
     def close(self) -> None:
         """Close connections; stop the embedded server."""
@@ -128,7 +134,9 @@ class Store:
         self.close()
 
 
-def open_store(redis_url: str | None, data_dir: Path, *, retry_after_s: float = 0.5) -> Store:
+def open_store(
+    redis_url: str | None, data_dir: Path, *, retry_after_s: float = RETRY_AFTER_S
+) -> Store:
     """Connect to a Redis, or start the embedded server.
 
     Args:

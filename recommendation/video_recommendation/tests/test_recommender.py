@@ -227,7 +227,7 @@ def test_equal_scores_are_not_ordered_by_item_number(recommender):
     batch = single_request(11, recommender.data_end, *early)
     candidates = recommender.prerank(batch, recommender.proposer.retrieve(batch))[1]
     features = recommender.proposer.matrix(batch, candidates)
-    silent = Ranked(candidates, features, np.zeros(len(features)))
+    silent = Ranked(candidates, features, np.zeros(len(features)), np.zeros(len(features)))
     order = candidates.item_idx[recommender.pool(silent, 0, len(features)).rows]
     assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.4
 

@@ -232,6 +232,17 @@ def test_a_damaged_version_never_becomes_production(registry, register, alias):
     assert (registry.aliases(), registry.history()) == (before, told)
 
 
+def test_a_sound_bundle_under_another_ones_name_is_refused(registry, register):
+    a, b = register("a"), register("b")
+    shutil.rmtree(registry.path(b))
+    shutil.copytree(registry.path(a), registry.path(b))
+    with pytest.raises(RegistryError, match=f"the folder of version {b} holds {a}"):
+        registry.promote(b)
+    assert registry.aliases() == {}
+    register("b")  # mends it
+    assert registry.promote(b).production == b
+
+
 def test_an_unknown_version_is_not_promoted(registry, register):
     registry.promote(register("a"))
     before = registry.aliases()
@@ -248,6 +259,18 @@ def test_a_production_folder_that_somebody_removed(registry, register):
         registry.path("production")
     assert register("a") == version
     assert check(registry.path("production"))["version"] == version
+
+
+def test_who_waits_for_a_change_sees_every_one(registry, register):
+    seen = [registry.aliases_changed_at()]
+    a, b = register("a"), register("b")
+    assert registry.aliases_changed_at() is seen[0] is None
+    for change in (lambda: registry.promote(a), lambda: registry.promote(b), registry.rollback):
+        change()
+        seen.append(registry.aliases_changed_at())
+    registry.promote(a)  # is production already
+    assert registry.aliases_changed_at() == seen[-1]
+    assert len(set(seen)) == 4
 
 
 def test_a_damaged_alias_file_is_named(registry, register):

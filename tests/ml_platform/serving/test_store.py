@@ -131,6 +131,27 @@ def test_a_store_that_hangs_costs_one_short_timeout(tmp_path):
             assert store.revive() is False
 
 
+def test_a_keeper_that_finds_the_store_down_spares_the_requests(tmp_path):
+    """Once a request has failed, only `revive` asks: each try would hold a worker for a timeout."""
+    with open_store(None, tmp_path, retry_after_s=0.2) as store:
+        process = store.client.info("server")["process_id"]
+        store.server, server = None, store.server  # nobody restarts it: like a Redis elsewhere
+        os.kill(process, signal.SIGSTOP)
+        with pytest.raises(StoreUnavailableError, match="store failed"):
+            store.call(lambda client: client.ping())
+        asked = []
+        for _ in range(3):
+            assert store.revive() is False
+            time.sleep(0.1)  # without the keeper's look the pause would be over at the third
+            with pytest.raises(StoreUnavailableError, match="is down: TimeoutError"):
+                store.call(asked.append)
+        assert asked == []
+        os.kill(process, signal.SIGCONT)
+        assert store.revive() is True
+        assert store.call(lambda client: client.ping()) is True
+        store.server = server
+
+
 def test_a_defect_in_the_callers_function_is_not_a_dead_store(tmp_path):
     with open_store(None, tmp_path) as store:
         with pytest.raises(KeyError):

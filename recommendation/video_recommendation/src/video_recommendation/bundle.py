@@ -1,12 +1,16 @@
 """A bundle: everything one model version needs to serve, as one folder that is loaded as one.
 
-    manifest.json      version, data set, feature schema hash, sha256 of every file
+    manifest.json      version, data, features, lineage, sha256 of every file
     config.json        the configuration it was trained with
+    reference.npz      what the monitor compares live features and scores with
     catalogue.npz ...  arrays; *.pt torch weights; lambdarank.txt LightGBM's own text form
 
 The version is the hash of the manifest's content, so two bundles with the same version are the
-same. A bundle whose files do not match the manifest, or whose feature schema is not this code's, is
-refused with the reason: a ranker that meets shuffled columns does not fail, it ranks rubbish.
+same. Refused with the reason: files that do not match the manifest, a feature schema that is not
+this code's (a ranker that meets shuffled columns does not fail, it ranks rubbish), and an index or
+item vectors that do not belong to the tower (`bundle_checks`). Not refused, because nothing tells:
+rankers from another run. Their scores stay plausible; the evaluation before a promotion is the
+check for that.
 """
 
 from __future__ import annotations
@@ -16,21 +20,38 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile
 
 import faiss
 import lightgbm as lgb
 import numpy as np
 import torch
+from lightgbm.basic import LightGBMError
 from scipy import sparse
 
 from feature_engineering.counters import EventCounter
 from ml_algorithms.mixture_of_experts.mmoe import MMoE
 from ml_platform.data.interactions import InteractionLog
+from video_recommendation.bundle_checks import (
+    BundleError,
+    check_features,
+    check_index,
+    check_lineage,
+    check_tower,
+    feature_table,
+    make_lineage,
+)
 from video_recommendation.config import Config
 from video_recommendation.data import Catalogue, Users
 from video_recommendation.features import SCHEMA, FeatureBuilder, ItemStatistics
+from video_recommendation.monitoring.reference import FILE as REFERENCE_FILE
+from video_recommendation.monitoring.reference import Reference
 from video_recommendation.ranking.calibration import Calibrator
 from video_recommendation.ranking.lambdarank import LambdaRanker
 from video_recommendation.ranking.mmoe import EXPERT_DIMS, TOWER_DIMS, MMoERanker
@@ -38,28 +59,46 @@ from video_recommendation.ranking.prerank import PreRanker
 from video_recommendation.recommender import Proposer, Recommender
 from video_recommendation.retrieval.sources import ItemItemModels, Retriever
 from video_recommendation.retrieval.training import RequestEncoder, build_two_tower
+from video_recommendation.retrieval.two_tower import TwoTower
 
-FORMAT = 1
+__all__ = ["FORMAT", "BundleError", "check_bundle", "load_bundle", "save_bundle"]
+
+FORMAT = 2
+"""2: features by name, data and lineage in the manifest."""
+UNREADABLE = (ValueError, KeyError, RuntimeError, BadZipFile, UnpicklingError, LightGBMError)
 
 
-class BundleError(RuntimeError):
-    """A bundle that cannot be used, and why."""
+@dataclass(frozen=True)
+class _Core:
+    """The parts that must belong together, read and checked."""
+
+    config: Config
+    catalogue: Catalogue
+    users: Users
+    log: InteractionLog
+    arrays: dict[str, np.ndarray]
+    index: faiss.Index
+    two_tower: TwoTower
 
 
 def save_bundle(recommender: Recommender, folder: Path) -> str:
     """Writes the bundle beside ``folder`` and moves it into place; returns its version.
 
     An existing folder is replaced only when the new one is complete.
+
+    Raises:
+        BundleError: if the recommender's index or item vectors are not its tower's.
     """
+    retriever = recommender.proposer.retriever
+    check_tower(recommender.proposer.encoder.model, retriever.item_vectors)
+    check_index(retriever.index, retriever.item_vectors)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder.parent))
     old = draft.with_name(f"{draft.name}-old")
     try:
         _write_parts(recommender, draft)
-        files = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
-        content = {"format": FORMAT, "feature_schema": SCHEMA.sha256, "files": files}
-        version = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-        manifest = {"version": version, **content}
+        content = _describe(recommender, draft)
+        manifest = {"version": content_version(content), **content}
         (draft / "manifest.json").write_text(json.dumps(manifest, indent=1))
         if folder.exists():  # moved aside, not deleted first: the gap is two renames long
             os.replace(folder, old)
@@ -67,60 +106,94 @@ def save_bundle(recommender: Recommender, folder: Path) -> str:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    recommender.version = version
-    return version
+    recommender.version = str(manifest["version"])
+    return recommender.version
 
 
 def load_bundle(folder: Path) -> Recommender:
     """Reads and checks a bundle.
 
     Raises:
-        BundleError: if it is missing, damaged, of another format or of another feature schema.
+        BundleError: if it is missing, damaged, of another format or feature schema, or its parts
+            do not belong together.
     """
-    manifest = check_bundle(folder)
-    config = Config.model_validate_json((folder / "config.json").read_text())
-    catalogue, users, log = _read_tables(folder)
-    arrays = np.load(folder / "arrays.npz")
-    item_item = ItemItemModels(
-        sparse.load_npz(folder / "co_visitation.npz"), arrays["ease"], config.item_item
-    )
+    manifest = _check_files(folder)
+    core = _read_core(folder, manifest)
+    config, users, log, arrays = core.config, core.users, core.log, core.arrays
+    with _readable(folder):
+        co_visitation = sparse.load_npz(folder / "co_visitation.npz")
+        booster = lgb.Booster(model_file=str(folder / "lambdarank.txt"))
+        mmoe = _read_mmoe(folder, arrays, config)
     retriever = Retriever(
         item_vectors=arrays["item_vectors"],
-        index=faiss.read_index(str(folder / "index.faiss")),
+        index=core.index,
         inverse_temperature=float(arrays["inverse_temperature"]),
-        item_item=item_item,
+        item_item=ItemItemModels(co_visitation, arrays["ease"], config.item_item),
         counter=EventCounter(log.item_idx, log.timestamp, n_items=log.n_items),
         config=config.retrieval,
     )
-    two_tower = build_two_tower(
-        catalogue, users, log, int(log.timestamp.max()) + 1, config.two_tower
-    )
-    two_tower.load_state_dict(torch.load(folder / "two_tower.pt", weights_only=True))
     statistics = ItemStatistics(arrays["mean_rating"], arrays["like_share"])
-    booster = lgb.Booster(model_file=str(folder / "lambdarank.txt"))
-    return Recommender(
+    recommender = Recommender(
         version=manifest["version"],
         config=config,
-        catalogue=catalogue,
+        catalogue=core.catalogue,
         users=users,
         log=log,
         proposer=Proposer(
-            RequestEncoder(two_tower, users),
+            RequestEncoder(core.two_tower, users),
             retriever,
-            FeatureBuilder(catalogue, users, statistics),
+            FeatureBuilder(core.catalogue, users, statistics),
         ),
         preranker=PreRanker(arrays["prerank_weight"], float(arrays["prerank_bias"])),
-        rankers={"lambdarank": LambdaRanker(booster), "mmoe": _read_mmoe(folder, arrays, config)},
+        rankers={"lambdarank": LambdaRanker(booster), "mmoe": mmoe},
         calibrator=Calibrator(str(arrays["calibrator_method"]), arrays["calibrator_knots"]),  # type: ignore[arg-type]
+        trained_through=manifest["trained_through"],
     )
+    if REFERENCE_FILE in manifest["files"]:
+        with _readable(folder):
+            recommender.reference = Reference.load(folder / REFERENCE_FILE)
+    return recommender
 
 
 def check_bundle(folder: Path) -> dict[str, Any]:
-    """The manifest, once every file matches it.
+    """The manifest, once every file matches it and tower, item vectors and index belong together.
 
     Raises:
         BundleError: with the first thing that is wrong.
     """
+    manifest = _check_files(folder)
+    _read_core(folder, manifest)
+    return manifest
+
+
+def content_version(content: dict[str, Any]) -> str:
+    """Hash of a manifest without its version."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _describe(recommender: Recommender, draft: Path) -> dict[str, Any]:
+    """The manifest's content for the files in ``draft``."""
+    log = recommender.log
+    files = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
+    return {
+        "format": FORMAT,
+        "feature_schema": SCHEMA.sha256,
+        "features": feature_table(SCHEMA),
+        "data": {
+            "events": len(log),
+            "users": log.n_users,
+            "items": log.n_items,
+            "first_timestamp": int(log.timestamp.min()),
+            "last_timestamp": int(log.timestamp.max()),
+        },
+        "trained_through": recommender.trained_through,
+        "lineage": make_lineage(files, recommender.proposer.retriever.item_vectors),
+        "files": files,
+    }
+
+
+def _check_files(folder: Path) -> dict[str, Any]:
+    """The manifest, once it and every file are as they were written."""
     path = folder / "manifest.json"
     if not path.is_file():
         raise BundleError(f"no bundle in {folder}: train one first with `make train`")
@@ -129,9 +202,17 @@ def check_bundle(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BundleError(f"{path} is damaged ({error}); train the bundle again") from error
     if manifest.get("format") != FORMAT:
-        raise BundleError(f"{folder} has format {manifest.get('format')}, this code reads {FORMAT}")
-    if manifest["feature_schema"] != SCHEMA.sha256:
-        raise BundleError(f"{folder} was trained on another feature schema; train it again")
+        raise BundleError(
+            f"{folder} has format {manifest.get('format')}, this code reads {FORMAT}; train again"
+        )
+    version = content_version({k: v for k, v in manifest.items() if k != "version"})
+    if manifest.get("version") != version:
+        raise BundleError(
+            f"{path} was changed after it was written: it states version "
+            f"{manifest.get('version')}, its content is {version}; train the bundle again"
+        )
+    with _named(folder):
+        check_features(manifest["features"], SCHEMA)
     for name, expected in manifest["files"].items():
         if not (folder / name).is_file():
             raise BundleError(f"{folder / name} is missing; train the bundle again")
@@ -140,10 +221,51 @@ def check_bundle(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _read_core(folder: Path, manifest: dict[str, Any]) -> _Core:
+    """Reads tower, item vectors and index, and checks that they belong together."""
+    with _readable(folder):
+        config = Config.model_validate_json((folder / "config.json").read_text())
+        catalogue, users, log = _read_tables(folder)
+        with np.load(folder / "arrays.npz") as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        index = faiss.read_index(str(folder / "index.faiss"))
+        two_tower = build_two_tower(
+            catalogue, users, log, int(log.timestamp.max()) + 1, config.two_tower
+        )
+        two_tower.load_state_dict(torch.load(folder / "two_tower.pt", weights_only=True))
+    with _named(folder):
+        check_lineage(manifest["lineage"], manifest["files"], arrays["item_vectors"])
+        check_tower(two_tower, arrays["item_vectors"])
+        check_index(index, arrays["item_vectors"])
+    return _Core(config, catalogue, users, log, arrays, index, two_tower)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Sound files that cannot be read are another version's, or were put together by hand."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise BundleError(
+            f"{folder} cannot be read though its checksums are right ({error}); train it again"
+        ) from error
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Says of which bundle a check speaks."""
+    try:
+        yield
+    except BundleError as error:
+        raise BundleError(f"{folder}: {error}") from error
+
+
 def _write_parts(recommender: Recommender, folder: Path) -> None:
     proposer, retriever = recommender.proposer, recommender.proposer.retriever
     catalogue, users, log = recommender.catalogue, recommender.users, recommender.log
     (folder / "config.json").write_text(recommender.config.model_dump_json(indent=1))
+    if recommender.reference is not None:
+        recommender.reference.save(folder / REFERENCE_FILE)
     np.savez(
         folder / "catalogue.npz",
         item_ids=catalogue.item_ids,
@@ -216,7 +338,7 @@ def _read_tables(folder: Path) -> tuple[Catalogue, Users, InteractionLog]:
     return catalogue, users, InteractionLog(**{name: events[name] for name in events.files})
 
 
-def _read_mmoe(folder: Path, arrays: Any, config: Config) -> MMoERanker:
+def _read_mmoe(folder: Path, arrays: dict[str, np.ndarray], config: Config) -> MMoERanker:
     network = MMoE(
         n_features=len(SCHEMA),
         n_tasks=2,

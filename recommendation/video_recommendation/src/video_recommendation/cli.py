@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from video_recommendation.artifacts import SYSTEM_FOLDER
 from video_recommendation.config import Config, load_config
@@ -66,12 +67,13 @@ def started(config: Config, out: Path | None) -> Run:
 def guarded(work: Callable[[], Any]) -> None:
     """Runs a command; errors that a user can mend are printed as one line, others are traced."""
     from ml_platform.data.download import CorruptFileError, DatasetUnavailableError
-    from video_recommendation.bundle import BundleError
+    from ml_platform.operations.registry import RegistryError
+    from video_recommendation.bundle_checks import BundleError
 
     try:
         work()
-    except (DatasetUnavailableError, CorruptFileError, BundleError) as error:
-        console.print(f"[red]{error}", highlight=False)
+    except (DatasetUnavailableError, CorruptFileError, BundleError, RegistryError) as error:
+        console.print(f"[red]{escape(str(error))}", highlight=False)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         console.print("\n[yellow]interrupted; the last complete run is untouched")
@@ -138,10 +140,14 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
 ) -> None:
-    """Start the service from the last bundle (http://127.0.0.1:8000/docs shows the API).
+    """Start the service (http://127.0.0.1:8000/docs shows the API).
 
-    Deadline and budgets come from --config or --set where given, else from the bundle.
+    It serves the registry's production version and follows `promote` and `rollback`; without a
+    registry it serves the last bundle. Deadline and budgets come from --config or --set where
+    given, else from the bundle.
     """
+    from ml_platform.operations.registry import PRODUCTION
+    from video_recommendation.rollout.registry_commands import open_registry
     from video_recommendation.serving.run import serve_bundle  # not ``commands``: start fast
 
     artifacts = out or SYSTEM_FOLDER / "artifacts"
@@ -149,8 +155,11 @@ def serve(
     chosen = settings(config, dataset, overrides, seed).serving if given else None
 
     def run() -> None:
+        registry = open_registry(artifacts)
+        has_production = PRODUCTION in registry.aliases()
         serve_bundle(
-            artifacts / "latest" / "bundle",
+            None if has_production else artifacts / "latest" / "bundle",
+            registry_root=registry.root if has_production else None,
             host=host,
             port=port,
             data_dir=artifacts / "serving",

@@ -6,10 +6,12 @@ Each one hands over to the module that does the work; importing this file adds t
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from video_recommendation.artifacts import SYSTEM_FOLDER
 from video_recommendation.cli import (
     ConfigFile,
     DatasetName,
@@ -17,12 +19,64 @@ from video_recommendation.cli import (
     Overrides,
     Seed,
     app,
+    console,
     guarded,
     settings,
     started,
 )
 
 Quick = Annotated[bool, typer.Option("--quick", help="small and fast; its numbers are no results")]
+
+
+@app.command()
+def versions(
+    out: Out = None,
+    prune: Annotated[
+        int | None, typer.Option(help="first remove all but so many; never one with an alias")
+    ] = None,
+) -> None:
+    """Registered model versions, the newest first, and which of them is production."""
+    from video_recommendation.rollout.registry_commands import print_versions
+
+    guarded(lambda: print_versions(artifacts_folder(out), console, prune=prune))
+
+
+@app.command()
+def promote(
+    version: Annotated[
+        str | None, typer.Argument(help="version, its beginning, or an alias; default: candidate")
+    ] = None,
+    out: Out = None,
+) -> None:
+    """Make a version production; a running server swaps to it within a second."""
+    from video_recommendation.rollout import registry_commands
+
+    guarded(lambda: registry_commands.promote(artifacts_folder(out), console, version))
+
+
+@app.command()
+def rollback(out: Out = None) -> None:
+    """Make the previous version production again; a second rollback undoes the first."""
+    from video_recommendation.rollout import registry_commands
+
+    guarded(lambda: registry_commands.rollback(artifacts_folder(out), console))
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="version, its beginning, or an alias")] = "production",
+    b: Annotated[str, typer.Argument(help="the one to compare with it")] = "candidate",
+    out: Out = None,
+) -> None:
+    """What differs between two versions: configuration, features, data, files, metrics."""
+    from video_recommendation.rollout.registry_commands import print_diff
+
+    guarded(lambda: print_diff(artifacts_folder(out), console, a, b))
+
+
+def artifacts_folder(out: Path | None) -> Path:
+    """Where the registry and the runs are."""
+    return out or SYSTEM_FOLDER / "artifacts"
 
 
 @app.command(name="canary-demo")
@@ -82,7 +136,7 @@ def parity(
     out: Out = None,
     quick: Quick = False,
 ) -> None:
-    """Serve requests, rebuild their features offline, compare; then break it and read the report."""
+    """Serve requests, rebuild their features offline, compare; then break it, read the report."""
     from video_recommendation.monitoring.parity import run_parity
 
     chosen = settings(config, dataset, overrides, seed)

@@ -35,6 +35,7 @@ from video_recommendation.evaluation.record import (
 from video_recommendation.evaluation.run import evaluate_system, protocol_line
 from video_recommendation.pipeline import Trained, train_system
 from video_recommendation.progress import Console as ProgressConsole
+from video_recommendation.rollout.registry_commands import register_run
 from video_recommendation.serving.load_session import LoadSession, load_session
 
 DEFAULT_DATASET = "movielens-100k"
@@ -66,12 +67,13 @@ class Run:
         self.console.print(f"  test window: {n_queries} next-event queries", highlight=False)
 
     def train(self) -> Trained:
-        """Trains and publishes a bundle."""
+        """Trains, publishes and registers a bundle."""
         data = self.load()
         with self._run_folder() as folder:
             trained = train_system(data, self.config, self.progress)
             version = save_bundle(trained.recommender, folder / "bundle")
         self.console.print(f"bundle {version} in {folder / 'bundle'}", highlight=False)
+        self._register(folder, "train", data)
         return trained
 
     def end_to_end(self, *, serve: bool) -> None:
@@ -94,6 +96,7 @@ class Run:
             )
         if self.refreshes_results(data) and serve:
             results.write(SYSTEM_FOLDER / "results" / "e2e.json")
+        self._register(folder, "e2e" if serve else "evaluate", data)
         print_report(
             self.console, data, trained, found, self.config, served=served, report_path=report
         )
@@ -161,6 +164,13 @@ class Run:
         folder = new_run_folder(self.artifacts, self.config.name)
         yield folder
         publish(folder)
+
+    def _register(self, folder: Path, command: str, data: SystemData) -> None:
+        """Makes a complete run a version; the note says what its models are worth."""
+        worth = ", QUICK RUN" if self.config.quick else ""
+        worth += ", SYNTHETIC" if data.synthetic else ""
+        note = f"{command} {folder.name}, {data.name}, seed {self.config.seed}{worth}"
+        register_run(folder, self.artifacts, self.console, note=note)
 
     def start_results(self, data: SystemData) -> Results:
         """The results of this command on this data; the clock starts."""

@@ -110,7 +110,11 @@ class SystemData:
 def load_data(config: DataConfig) -> SystemData:
     """Loads the dataset (fetching it if need be) and builds the arrays."""
     synthetic = SyntheticConfig(**config.synthetic) if config.dataset == "synthetic" else None
-    dataset = load_dataset(config.dataset, synthetic=synthetic)
+    return system_data(load_dataset(config.dataset, synthetic=synthetic), config)
+
+
+def system_data(dataset: Dataset, config: DataConfig) -> SystemData:
+    """The arrays of a dataset that is in memory already, cut in time as ``config`` says."""
     log = build_interaction_log(dataset, seed=config.tie_seed)
     return SystemData(
         name=dataset.name,

@@ -6,6 +6,9 @@ histories are strictly before it, counters are closed at the last full minute, i
 fitted on the training window. Training calls this on a batch of thousands of past requests, serving
 on a batch of one; that is the whole parity argument, and a test replays served requests to hold it.
 
+Item activity and user profiles may come from the feature store (``stored_features``): serving reads
+them there, training and the offline replay compute them here, by the same function.
+
 Legend: Q requests, C candidates of all requests, H history rows, G genres, F features.
 """
 
@@ -16,26 +19,32 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from feature_engineering.counters import as_of
 from feature_engineering.encoding import smoothed_mean
 from feature_engineering.schema import FeatureSchema, FeatureSpec
 from ml_platform.data.interactions import InteractionLog
 from video_recommendation.data import Catalogue, Users
 from video_recommendation.requests import RequestBatch
-from video_recommendation.retrieval.sources import DAY_S, SOURCES, Candidates, Retriever
+from video_recommendation.retrieval.sources import SOURCES, Candidates, Retriever
+from video_recommendation.stored_features import (
+    ITEM_ACTIVITY,
+    OWNER,
+    USER_PROFILE,
+    StoredFeatures,
+    computed,
+    item_columns,
+)
 
 RECENT_EVENTS = 5
 SITTING_S = 3600
 NEUTRAL_RATING = 3.5
 RATING_PRIOR_WEIGHT = 10.0
-COUNT_WINDOWS_DAYS = (1.0, 7.0, 30.0)
 
 
 def _spec(name: str, group: str, freshness: str, default: float, description: str) -> FeatureSpec:
     return FeatureSpec(
         name=name,
         group=group,  # type: ignore[arg-type]  # checked by the schema's own test
-        owner="video_recommendation.features",
+        owner=OWNER,
         freshness=freshness,
         default=default,
         description=description,
@@ -58,19 +67,14 @@ SCHEMA = FeatureSchema(
         _spec("recent_genre_affinity", "user_item", "request", 0, "the same, last 5 events"),
         _spec("genre_liking", "user_item", "request", 0, "mean rating - 3.5 in its genres"),
         _spec("year_distance", "user_item", "request", 20, "years from the last 5 items' mean"),
-        _spec("log_count_all", "item", "60 s", 0, "log(1 + events so far)"),
-        _spec("log_count_30d", "item", "60 s", 0, "log(1 + events in 30 days)"),
-        _spec("log_count_7d", "item", "60 s", 0, "log(1 + events in 7 days)"),
-        _spec("log_count_1d", "item", "60 s", 0, "log(1 + events in 1 day)"),
-        _spec("trend", "item", "60 s", 0, "log of this week's rate over the month's"),
+        *ITEM_ACTIVITY.specs[:5],
         _spec("age_days", "item", "60 s", -1, "days since its first event, -1 if none"),
         _spec("mean_rating", "item", "bundle", 3.5, "smoothed, training window"),
         _spec("like_share", "item", "bundle", 0.5, "smoothed share rated >= 4"),
         _spec("year", "item", "bundle", 0, "release year, 0 unknown"),
         _spec("history_length", "user", "request", 0, "events so far"),
         _spec("user_mean_rating", "user", "request", 3.5, "smoothed mean of the ratings given"),
-        _spec("age_group", "user", "bundle", 0, "code, 0 unknown"),
-        _spec("gender", "user", "bundle", 0, "code, 0 unknown"),
+        *USER_PROFILE.specs,
         _spec("log_gap_s", "context", "request", 20, "log(1 + s since the last event)"),
         _spec("sitting_events", "context", "request", 0, "events in the last hour"),
         _spec("pool_size", "context", "request", 0, "candidates of this request"),
@@ -129,41 +133,51 @@ class FeatureBuilder:
         return np.stack([columns[name] for name in PRERANK_FEATURES], axis=1).astype(np.float32)
 
     def matrix(
-        self, batch: RequestBatch, candidates: Candidates, retriever: Retriever
+        self,
+        batch: RequestBatch,
+        candidates: Candidates,
+        retriever: Retriever,
+        stored: StoredFeatures | None = None,
     ) -> np.ndarray:
-        """f32[C, F] in the order of ``SCHEMA``."""
+        """f32[C, F] in the order of ``SCHEMA``.
+
+        Args:
+            batch: Q requests.
+            candidates: Of all of them.
+            retriever: Item vectors, and the counter when nothing is stored.
+            stored: Item activity and profiles as a feature store gave them; computed when absent.
+        """
+        stored = stored or self.stored(batch, candidates, retriever)
         return SCHEMA.assemble(
             {
                 **_source_columns(candidates),
-                **self._item_columns(batch, candidates, retriever),
-                **self._user_columns(batch, candidates),
+                **self._item_columns(batch, candidates, stored),
+                **self._user_columns(batch, candidates, stored),
                 **self._user_item_columns(batch, candidates, retriever),
             }
         )
 
-    def _item_columns(
+    def stored(
         self, batch: RequestBatch, candidates: Candidates, retriever: Retriever
+    ) -> StoredFeatures:
+        """What a feature store on time would give for these requests, computed here."""
+        now = batch.now[candidates.owner]
+        return computed(retriever.counter, self.users, candidates.item_idx, batch.user_idx, now)
+
+    def _item_columns(
+        self, batch: RequestBatch, candidates: Candidates, stored: StoredFeatures
     ) -> dict[str, np.ndarray]:
-        item, now = candidates.item_idx, batch.now[candidates.owner]
-        counts = [retriever.window_counts(item, now, days) for days in COUNT_WINDOWS_DAYS]
-        one_day, seven_days, thirty_days = counts
-        first = retriever.counter.first_event()[item]
-        known = first < as_of(now)
-        age = np.where(known, now - np.where(known, first, now), -DAY_S) / DAY_S
+        item = candidates.item_idx
         return {
-            "log_count_all": np.log1p(retriever.counter.before(item, as_of(now))),
-            "log_count_30d": np.log1p(thirty_days),
-            "log_count_7d": np.log1p(seven_days),
-            "log_count_1d": np.log1p(one_day),
-            # One pseudo-event a week keeps the ratio calm for items hardly anybody sees.
-            "trend": np.log((seven_days + 1.0) / (thirty_days * 7 / 30 + 1.0)),
-            "age_days": age,
+            **item_columns(stored.item_activity, batch.now[candidates.owner]),
             "mean_rating": self.statistics.mean_rating[item],
             "like_share": self.statistics.like_share[item],
             "year": self.catalogue.years[item],
         }
 
-    def _user_columns(self, batch: RequestBatch, candidates: Candidates) -> dict[str, np.ndarray]:
+    def _user_columns(
+        self, batch: RequestBatch, candidates: Candidates, stored: StoredFeatures
+    ) -> dict[str, np.ndarray]:
         lengths = batch.lengths
         rating_sum = np.bincount(batch.owner, weights=batch.rating, minlength=len(batch))
         smoothed = (rating_sum + NEUTRAL_RATING) / (lengths + 1)
@@ -171,12 +185,10 @@ class FeatureBuilder:
         some = lengths > 0
         gap[some] = batch.now[some] - batch.timestamp[batch.ptr[1:][some] - 1]
         in_sitting = batch.timestamp > batch.now[batch.owner] - SITTING_S
-        people = self.users.demographics(batch.user_idx)
         per_request = {
+            **dict(zip(USER_PROFILE.schema.names, stored.user_profile.T, strict=True)),
             "history_length": lengths,
             "user_mean_rating": smoothed,
-            "age_group": people[:, 0],
-            "gender": people[:, 1],
             "log_gap_s": np.log1p(gap),
             "sitting_events": np.bincount(batch.owner, weights=in_sitting, minlength=len(batch)),
             "pool_size": np.diff(candidates.ptr),

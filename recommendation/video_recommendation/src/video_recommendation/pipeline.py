@@ -23,6 +23,7 @@ from video_recommendation.config import Config
 from video_recommendation.data import SystemData
 from video_recommendation.evaluation.lists import list_metrics
 from video_recommendation.features import FeatureBuilder, fit_item_statistics
+from video_recommendation.monitoring.reference import build_reference
 from video_recommendation.progress import Progress, Silent
 from video_recommendation.ranking.calibration import Calibrator, fit_calibrator
 from video_recommendation.ranking.examples import Examples, build_examples
@@ -53,6 +54,7 @@ class RankingParts:
         calibrator: Of the configured ranker, fitted on the choosing part.
         held_out_score: f64[C], scores of the choosing part by the ranker that had not seen it.
         held_out_watched: bool[C], their outcomes.
+        held_out: The rows of both: the pre-ranker's survivors of the last requests.
         n_trees: Chosen by early stopping.
         mmoe_epochs: Chosen by NDCG@10 on the choosing part.
     """
@@ -62,6 +64,7 @@ class RankingParts:
     calibrator: Calibrator
     held_out_score: np.ndarray
     held_out_watched: np.ndarray
+    held_out: Examples
     n_trees: int
     mmoe_epochs: int
 
@@ -103,6 +106,10 @@ def train_system(data: SystemData, config: Config, progress: Progress | None = N
         preranker=parts.preranker,
         rankers=parts.rankers,
         calibrator=parts.calibrator,
+    )
+    chosen_by = queries.subset(np.arange(len(queries) - len(parts.held_out.group), len(queries)))
+    recommender.reference = build_reference(
+        recommender, parts.held_out, parts.held_out_score, chosen_by
     )
     return Trained(recommender, selection, epochs, parts)
 
@@ -171,6 +178,7 @@ def train_rankers(
         calibrator=fit_calibrator(held_out, choose.watched, "isotonic"),
         held_out_score=np.asarray(held_out, dtype=np.float64),
         held_out_watched=choose.watched,
+        held_out=choose,
         n_trees=n_trees,
         mmoe_epochs=mmoe_epochs,
     )

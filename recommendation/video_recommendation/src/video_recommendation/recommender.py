@@ -12,8 +12,9 @@ and their index, item-item models, item statistics, the item half of the user to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,6 +35,10 @@ from video_recommendation.reranking import Pool, RankedList, rerank
 from video_recommendation.retrieval.sources import SOURCES, Candidates, Retriever
 from video_recommendation.retrieval.training import RequestEncoder
 from video_recommendation.serving.protocol import RecommendedItem, UserState
+from video_recommendation.stored_features import FeatureReader, StoredFeatures
+
+if TYPE_CHECKING:
+    from video_recommendation.monitoring.reference import Reference
 
 _AGE_COLUMN = SCHEMA.names.index("age_days")
 
@@ -46,11 +51,13 @@ class Ranked:
         candidates: Survivors of the pre-ranker.
         features: f32[C, F].
         score: f64[C], of the configured ranker.
+        as_of: i64[C], the minute that the stored features stand for; -1 where defaults stand.
     """
 
     candidates: Candidates
     features: np.ndarray
     score: np.ndarray
+    as_of: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -69,9 +76,15 @@ class Proposer:
         """f32[C, P] for the pre-ranker."""
         return self.builder.prerank_matrix(batch, candidates, self.retriever)
 
-    def matrix(self, batch: RequestBatch, candidates: Candidates) -> np.ndarray:
-        """f32[C, F] for the rankers."""
-        return self.builder.matrix(batch, candidates, self.retriever)
+    def stored(self, batch: RequestBatch, candidates: Candidates) -> StoredFeatures:
+        """What the feature store keeps, computed from this retriever's counter instead."""
+        return self.builder.stored(batch, candidates, self.retriever)
+
+    def matrix(
+        self, batch: RequestBatch, candidates: Candidates, stored: StoredFeatures | None = None
+    ) -> np.ndarray:
+        """f32[C, F] for the rankers; stored features are computed when not given."""
+        return self.builder.matrix(batch, candidates, self.retriever, stored)
 
     def propose(self, batch: RequestBatch) -> Proposal:
         """The whole pool with both feature matrices: rows to train rankers on."""
@@ -85,6 +98,9 @@ class Proposer:
 
 class Recommender:
     """One model version. Safe to call from several threads: nothing is changed by a request."""
+
+    reads_stored_features = True
+    """``recommend`` takes ``features``: item activity and profiles from a feature store."""
 
     def __init__(
         self,
@@ -114,12 +130,28 @@ class Recommender:
         self.preranker = preranker
         self.rankers = rankers
         self.calibrator = calibrator
+        self.reference: Reference | None = None  # for the monitor; training sets it
         self.data_end = int(log.timestamp.max())
         self._genre_vectors = _unit_rows(catalogue.genre_flags)
         self._first_genre = np.where(
             catalogue.genre_flags.any(axis=1), catalogue.genre_flags.argmax(axis=1), -1
         )
         self._explainer = Explainer(catalogue, proposer.retriever, self.lambda_ranker())
+
+    def with_proposer(self, proposer: Proposer) -> Recommender:
+        """The same version with another proposer, for example with counters that know more."""
+        return Recommender(
+            version=self.version,
+            config=self.config,
+            catalogue=self.catalogue,
+            users=self.users,
+            log=self.log,
+            proposer=proposer,
+            preranker=self.preranker,
+            rankers=self.rankers,
+            calibrator=self.calibrator,
+            trained_through=self.trained_through,
+        )
 
     # --- the stages, for batches ------------------------------------------------------------
 
@@ -133,9 +165,21 @@ class Recommender:
         self, batch: RequestBatch, candidates: Candidates, ranker: str | None = None
     ) -> Ranked:
         """Scores the survivors with the configured ranker, or the one named."""
-        features = self.proposer.matrix(batch, candidates)
+        stored = self.proposer.stored(batch, candidates)
+        return self._scored(self.proposer, batch, candidates, stored, ranker)
+
+    def _scored(
+        self,
+        proposer: Proposer,
+        batch: RequestBatch,
+        candidates: Candidates,
+        stored: StoredFeatures,
+        ranker: str | None = None,
+    ) -> Ranked:
+        features = proposer.matrix(batch, candidates, stored)
         model = self.rankers[ranker or self.config.ranking.ranker]
-        return Ranked(candidates, features, np.asarray(model.score(features), dtype=np.float64))
+        score = np.asarray(model.score(features), dtype=np.float64)
+        return Ranked(candidates, features, score, stored.as_of)
 
     def pool(self, ranked: Ranked, begin: int, end: int) -> Pool:
         """The ranked candidates ``begin:end`` (one request) as the re-ranker wants them."""
@@ -181,11 +225,13 @@ class Recommender:
         counter: EventCounter,
         stages: RequestStages,
         surface: str,
+        features: FeatureReader | None = None,
     ) -> Sequence[RecommendedItem]:
         """Ranks up to k items for a user. See ``serving.protocol.Recommender``.
 
-        The fallback ladder: ranker -> pre-rank order; re-ranker -> ranker's order. When retrieval
-        itself fails, the caller falls back to popularity.
+        The fallback ladder: feature store -> the counter in this process; ranker -> pre-rank order;
+        re-ranker -> ranker's order. When retrieval itself fails, the caller falls back to
+        popularity. Without ``features`` (offline, in a shadow) nothing is asked of a store.
         """
         del surface  # one surface so far; it is logged with the request
         # An event of this very second is known and must count: the request comes after it.
@@ -194,10 +240,13 @@ class Recommender:
             self.users.user_idx(user_id), now, state.item_idx, state.rating, state.timestamp
         )
         live = replace(self.proposer, retriever=replace(self.proposer.retriever, counter=counter))
-        pool = stages.run("retrieve", lambda: _without(live.retrieve(batch), exclude))
+        pool = stages.run("retrieve", lambda: without(live.retrieve(batch), exclude))
         if not len(pool.item_idx):  # all that the sources propose was seen or excluded
             return []
-        return self._finish(batch, pool, live, k, stages)
+        reader = None
+        if features is not None:
+            reader = lambda kept: features.read(kept.item_idx, user_id, now)  # noqa: E731
+        return self._finish(batch, pool, live, k, stages, reader)
 
     def _finish(
         self,
@@ -206,6 +255,7 @@ class Recommender:
         live: Proposer,
         k: int,
         stages: RequestStages,
+        read: Callable[[Candidates], StoredFeatures] | None,
     ) -> Sequence[RecommendedItem]:
         def prerank() -> tuple[np.ndarray, Candidates]:
             scores = self.preranker.score(live.prerank_matrix(batch, pool))
@@ -213,7 +263,11 @@ class Recommender:
             return scores[rows], pool.take(rows, 1)
 
         prerank_score, survivors = stages.run("prerank", prerank)
-        ranked = stages.attempt("rank", lambda: self._rank_one(live, batch, survivors))
+        steps = [Step("features_in_process", lambda: live.stored(batch, survivors))]
+        if read is not None:
+            steps.insert(0, Step("features", lambda: read(survivors)))
+        stored = stages.ladder(*steps)
+        ranked = stages.attempt("rank", lambda: self._rank_one(live, batch, survivors, stored))
         if ranked is None:  # counted and logged by the stages: the response says "degraded"
             return self._plain(survivors, prerank_score, k, "A match for your recent watching")
         listed = stages.ladder(
@@ -222,10 +276,10 @@ class Recommender:
         )
         return stages.run("explain", lambda: self._describe(batch, ranked, listed))
 
-    def _rank_one(self, live: Proposer, batch: RequestBatch, survivors: Candidates) -> Ranked:
-        features = live.matrix(batch, survivors)
-        model = self.rankers[self.config.ranking.ranker]
-        return Ranked(survivors, features, np.asarray(model.score(features), dtype=np.float64))
+    def _rank_one(
+        self, live: Proposer, batch: RequestBatch, survivors: Candidates, stored: StoredFeatures
+    ) -> Ranked:
+        return self._scored(live, batch, survivors, stored)
 
     def _rerank_one(self, batch: RequestBatch, ranked: Ranked, k: int) -> RankedList:
         return self.rerank(
@@ -255,6 +309,7 @@ class Recommender:
                     exploration=exploring,
                     propensity=listed.propensity if exploring else None,
                     features=ranked.features[row],
+                    features_as_of=int(ranked.as_of[row]),
                 )
             )
         return items
@@ -330,7 +385,8 @@ def source_names(candidates: Candidates, row: int) -> tuple[str, ...]:
     )
 
 
-def _without(candidates: Candidates, exclude: np.ndarray) -> Candidates:
+def without(candidates: Candidates, exclude: np.ndarray) -> Candidates:
+    """The candidates that are not among the items ``exclude``."""
     if not len(exclude):
         return candidates
     rows = np.flatnonzero(~np.isin(candidates.item_idx, exclude))

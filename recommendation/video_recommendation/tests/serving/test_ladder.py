@@ -146,7 +146,7 @@ def test_store_down_the_bundles_history_is_used(real):
     real.engine.store.server.start = lambda: None  # hold the keeper back
     real.engine.store.server.stop()
     body = recommend(real.client, real.user_id, k=K)
-    assert reasons(body) == [("state", "error")]
+    assert reasons(body) == [("state", "error"), ("features", "error")]
     assert body["cold_start"] is False
     assert not set(ids(body)) & seen
     assert len(set(ids(body)) & set(ids(healthy))) >= K // 2  # still theirs, not a general list
@@ -226,4 +226,5 @@ def test_budgets_come_from_the_configuration(tmp_path):
     config = ServingConfig(deadline_ms=80.0, rank_budget_ms=30.0, rerank_budget_ms=10.0)
     settings = ServingSettings.of(config, tmp_path, workers=3)
     assert (settings.deadline_ms, settings.workers) == (80.0, 3)
-    assert settings.budgets_ms == {"state": 50.0, "rank": 30.0, "rerank": 10.0}
+    expected = {"state": 50.0, "features": 10.0, "rank": 30.0, "rerank": 10.0}
+    assert settings.budgets_ms == expected

@@ -2,7 +2,7 @@
 
 Every event of the window is posted at its time, and before some of them the user asks for a list.
 What the server computed for these requests must equal, to the bit, what the offline path computes
-from the log of the same requests.
+from the log of the same requests. Item activity and profiles went through the feature store.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def replay(tiny_system, tmp_path_factory):
     queries = next_event_queries(log, begin, None)
     served: list = []
     rank = recommender._rank_one
-    recommender._rank_one = lambda live, batch, pool: (
-        served.append((batch, ranked := rank(live, batch, pool))) or ranked
+    recommender._rank_one = lambda live, batch, pool, stored: (
+        served.append((batch, ranked := rank(live, batch, pool, stored))) or ranked
     )
     settings = ServingSettings(
         tmp_path_factory.mktemp("replay"), refresh_s=3600.0, deadline_ms=60_000.0, budgets_ms={}
@@ -52,9 +52,7 @@ def replay(tiny_system, tmp_path_factory):
             user, clock.time = log.user_idx[row], int(log.timestamp[row])
             query = np.flatnonzero((queries.user_idx == user) & (queries.timestamp == clock.time))
             if number % EVERY == 0 and len(query) and query[0] not in asked:
-                engine.production.popularity.refresh(
-                    clock.time
-                )  # what the keeper does once a second
+                engine.production.catch_up()  # what the keeper does once a second
                 user_id = int(log.user_ids[user])
                 lists.append(client.get("/v1/recommendations", params={"user_id": user_id}).json())
                 asked.append(int(query[0]))

@@ -17,10 +17,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+import numpy as np
 import orjson
 from fastapi import APIRouter, Body, FastAPI, Path, Query, Request
 from starlette.responses import Response
 
+from ml_platform.operations.assignment import in_share
 from ml_platform.serving.errors import OrjsonResponse, Problem, ProblemError
 from ml_platform.serving.event_log import (
     EventConflictError,
@@ -30,6 +32,7 @@ from ml_platform.serving.event_log import (
 )
 from ml_platform.serving.metrics import ServiceMetrics
 from ml_platform.serving.service import JsonRoute, create_service, problem_responses
+from video_recommendation.features import SCHEMA
 from video_recommendation.serving import schemas
 from video_recommendation.serving.attachments import Attach, Attachment
 from video_recommendation.serving.clock import MAX_LEAD_S
@@ -41,6 +44,7 @@ from video_recommendation.serving.protocol import Recommender
 logger = logging.getLogger(__name__)
 
 API_VERSION = "1.0.0"
+FEATURE_LOG_SALT = "feature_log"
 _DESCRIPTION = (
     "Video recommendations that follow what a user does. Refusals are always "
     '`{"detail": [{"field", "reason", "value"}]}`. A response with `degraded: true` was answered '
@@ -120,7 +124,10 @@ async def recommendations(
         "user_id": query.user_id,
         "cold_start": answer.cold_start,
     }
-    engine.requests.append(logged_request(body, answer, now=answer.now, surface=surface))
+    record = logged_request(body, answer, now=answer.now, surface=surface)
+    if in_share(record["request_id"], FEATURE_LOG_SALT, engine.settings.feature_log_share):
+        record["features"] = logged_features(answer)
+    engine.requests.append(record)
     served = served_request(
         answer,
         request_id=request.state.request_id,
@@ -257,6 +264,24 @@ def _logged(event: schemas.Event, now: int) -> LoggedEvent:
 
 def _field(name: str, position: int | None) -> str:
     return name if position is None else f"events.{position}.{name}"
+
+
+def logged_features(answer: Answer) -> dict[str, Any] | None:
+    """What the ranker saw of the items shown, to the bit, with what is needed to compute it again.
+
+    A float32 is written with the fewest digits that name it, so it comes back unchanged. None where
+    the ranker did not run.
+    """
+    rows = [item.features for item in answer.listed if item.features is not None]
+    if not rows or len(rows) < len(answer.listed):
+        return None
+    item_ids = answer.model.recommender.catalogue.item_ids
+    return {
+        "schema": SCHEMA.sha256,
+        "values": np.stack(rows),
+        "as_of": [item.features_as_of for item in answer.listed],
+        "exclude": [int(item_ids[i]) for i in answer.exclude],
+    }
 
 
 def _accepted(event: schemas.Event, now: int) -> AcceptedEvent:

@@ -69,20 +69,28 @@ class ServingSettings:
     workers: int = 2
     """Threads that compute. More than cores only makes requests wait for each other."""
     refresh_s: float = 1.0
-    """Pause between refreshes of item counts and checks of the store."""
+    """Pause between refreshes of item counts and features, and checks of the store."""
+    feature_log_share: float = 0.05
+    """Of the requests; those keep the features of the items shown in the request log."""
     thread_start: Callable[[], None] = _nothing
     """Run by each computing thread when it starts; some libraries count threads for each."""
+    monotonic: Callable[[], float] = time.monotonic
+    """Seconds that pass on the server's clock; a simulation stops them and moves the clock."""
 
     @staticmethod
     def of(config: ServingConfig, data_dir: Path, **more: Any) -> ServingSettings:
         """Settings with the deadline and the budgets of the system's configuration."""
         budgets_ms = {
             "state": STATE_BUDGET_MS,
+            "features": config.features_budget_ms,
             "rank": config.rank_budget_ms,
             "rerank": config.rerank_budget_ms,
         }
         return ServingSettings(
-            data_dir, deadline_ms=config.deadline_ms, budgets_ms=budgets_ms, **more
+            data_dir,
+            deadline_ms=config.deadline_ms,
+            budgets_ms=budgets_ms,
+            **{"feature_log_share": config.feature_log_share, **more},
         )
 
 
@@ -106,7 +114,7 @@ class ServingEngine:
     ) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.clock = ServerClock(recommender.data_end)
+        self.clock = ServerClock(recommender.data_end, settings.monotonic)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(settings.data_dir / "events.sqlite")
         try:
@@ -177,6 +185,7 @@ class ServingEngine:
             self.clock,
             budgets_ms=self.settings.budgets_ms,
             observer=self.metrics,
+            count_rows=self.metrics.feature_rows_read,
         )
 
     def _try_to_catch_up(self, model: ServedModel) -> None:

@@ -8,19 +8,24 @@ times are kept apart, so that a slow candidate cannot make production skip its r
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from feature_engineering.online_store import CountRows, count_nothing
 from ml_platform.serving.event_log import EventLog
 from ml_platform.serving.stages import RequestStages, StageMonitor, StageObserver, Step
-from ml_platform.serving.store import Store
+from ml_platform.serving.store import Store, StoreUnavailableError
 from video_recommendation.serving.clock import ServerClock
+from video_recommendation.serving.feature_home import FeatureHome, ReadsStoredFeatures
 from video_recommendation.serving.popularity import LivePopularity
 from video_recommendation.serving.protocol import RecommendedItem, Recommender, UserState
 from video_recommendation.serving.state import LiveState
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class ServedModel:
         clock: The process's clock; a version trained on later data moves it on.
         budgets_ms: Budgets of stages.
         observer: Counts stages and degradations.
+        count_rows: Counts rows read from the feature store.
     """
 
     def __init__(
@@ -95,6 +101,7 @@ class ServedModel:
         *,
         budgets_ms: dict[str, float],
         observer: StageObserver,
+        count_rows: CountRows = count_nothing,
     ) -> None:
         clock.advance_to(recommender.data_end)
         self.recommender = recommender
@@ -103,15 +110,24 @@ class ServedModel:
         self._clock = clock
         self.state = LiveState(recommender, log, store, on_event_time=clock.advance_to)
         self.popularity = LivePopularity(recommender, store, self.state.prefix, clock.now())
+        self.features: FeatureHome | None = None
+        if isinstance(recommender, ReadsStoredFeatures):
+            self.features = FeatureHome(recommender, store, self.state.prefix, count=count_rows)
+            try:  # so that the very first request finds rows
+                self.features.materialise(self.popularity.counter, clock.now())
+            except StoreUnavailableError as error:
+                logger.warning("version %s starts without feature rows: %s", self.version, error)
 
     def catch_up(self) -> None:
-        """Applies what the log holds and the store does not, then refreshes the item counts.
+        """Applies what the log holds and the store does not, then refreshes counts and features.
 
         Raises:
             StoreUnavailableError: The store is down; nothing is lost, call again later.
         """
         self.state.recheck()
         self.popularity.refresh(self._clock.now())
+        if self.features is not None:
+            self.features.materialise(self.popularity.counter, self._clock.now())
 
     def knows_item(self, item_id: int) -> bool:
         """Whether the item is in this version's catalogue."""
@@ -131,6 +147,8 @@ class ServedModel:
         # An event of this very second is known and must count: the request comes after it.
         now = max(self._clock.now(), int(state.timestamp[-1]) + 1 if len(state) else 0)
 
+        arguments: dict[str, Any] = {} if self.features is None else {"features": self.features}
+
         def personal() -> Sequence[RecommendedItem]:
             return self.recommender.recommend(
                 user_id=request.user_id,
@@ -141,6 +159,7 @@ class ServedModel:
                 counter=self.popularity.counter,
                 stages=stages,
                 surface=request.surface,
+                **arguments,
             )
 
         def popular() -> Sequence[RecommendedItem]:

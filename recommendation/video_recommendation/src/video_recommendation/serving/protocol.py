@@ -7,7 +7,7 @@ of the catalogue, L events of one user, N training events, K list length.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -74,6 +74,8 @@ class RecommendedItem:
         exploration: Whether it fills the exploration slot.
         propensity: Probability with which it was chosen for that slot.
         features: f32[F], what the ranker saw of it; None where the ranker did not run.
+        features_as_of: Unix seconds, the minute that its stored features stand for; -1 where
+            defaults stood in for them.
     """
 
     item_idx: int
@@ -82,7 +84,8 @@ class RecommendedItem:
     sources: tuple[str, ...]
     exploration: bool = False
     propensity: float | None = None
-    features: np.ndarray | None = None
+    features: np.ndarray | None = field(default=None, compare=False)
+    features_as_of: int = -1
 
 
 class Recommender(Protocol):

@@ -72,6 +72,16 @@ class StateBehindError(StageError):
 
 
 @dataclass(frozen=True)
+class EventRow:
+    """One event; ids are external, a watch has the rating NaN."""
+
+    user_id: int
+    item_id: int
+    timestamp: int
+    rating: float
+
+
+@dataclass(frozen=True)
 class _Change:
     """What one event does to the store."""
 
@@ -195,16 +205,22 @@ class LiveState:
         return self._store.call(run)
 
     def _change(self, event: StoredEvent) -> _Change | None:
-        body = orjson.loads(event.body)
-        timestamp = int(body.get("timestamp") or event.received_at)
-        self._on_event_time(timestamp)
-        item_idx = self._recommender.catalogue.item_idx(body["item_id"])
+        said = read_event(event)
+        self._on_event_time(said.timestamp)
+        item_idx = self._recommender.catalogue.item_idx(said.item_id)
         if item_idx is None:
             self.skipped_events += 1
             return None
-        rating = {"watch": np.nan, "like": LIKE_RATING}.get(body["event_type"], body["rating"])
-        record = np.array([(timestamp, item_idx, rating)], RECORD).tobytes()
-        return _Change(body["user_id"], record)
+        record = np.array([(said.timestamp, item_idx, said.rating)], RECORD).tobytes()
+        return _Change(said.user_id, record)
+
+
+def read_event(event: StoredEvent) -> EventRow:
+    """What an event of the log says; every reader of the log, live or offline, takes it so."""
+    body = orjson.loads(event.body)
+    rating = {"watch": np.nan, "like": LIKE_RATING}.get(body["event_type"], body["rating"])
+    timestamp = int(body.get("timestamp") or event.received_at)
+    return EventRow(body["user_id"], body["item_id"], timestamp, rating)
 
 
 def merge_history(trained: UserState, live: np.ndarray) -> UserState:

@@ -1,0 +1,1 @@
+"""Break-it labs: build the healthy thing, break one thing, read the symptom, apply the fix."""

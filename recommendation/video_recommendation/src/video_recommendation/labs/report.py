@@ -1,0 +1,159 @@
+"""What a lab hands back, how it is printed and where its numbers go.
+
+In: a ``LabReport``, which is tables of symptoms (healthy | broken | fixed), the words of the
+monitor and a picture. Out: a table on the terminal, metrics ``lab_<name>/<variant>/<metric>`` and
+a PNG. A lab computes; nothing here does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from ml_platform.evaluation.intervals import Estimate
+from ml_platform.evaluation.results import Results
+from video_recommendation.data import SystemData
+
+Value = Estimate | float
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a lab ran on: a data set, or a simulation whose truth is known."""
+
+    name: str
+    sha256: str
+    synthetic: bool
+
+    @staticmethod
+    def of(data: SystemData) -> Source:
+        """The data set of the run."""
+        return Source(data.name, data.sha256, data.synthetic)
+
+    @staticmethod
+    def simulation(settings: Any) -> Source:
+        """A simulation: its settings, a dataclass, are its content."""
+        text = json.dumps(asdict(settings), sort_keys=True)
+        return Source("simulation", hashlib.sha256(text.encode()).hexdigest(), True)
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """One thing to look at, in every variant.
+
+    Attributes:
+        key: Name of the metric in the results.
+        label: What it is called in the table.
+        values: variant -> value; a variant that has none is left out.
+        form: How numbers are written.
+    """
+
+    key: str
+    label: str
+    values: Mapping[str, Value]
+    form: str = ".3f"
+
+    def only(self, variants: Iterable[str]) -> Symptom:
+        """The same symptom, of some of the variants."""
+        return replace(self, values={name: self.values[name] for name in variants})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Symptoms of several variants.
+
+    Attributes:
+        title: A question or a sentence.
+        variants: Key in the results -> heading in the table.
+        symptoms: In the order of the table.
+        by_variant: Whether variants stand beneath each other (many variants, few symptoms).
+    """
+
+    title: str
+    variants: Mapping[str, str]
+    symptoms: tuple[Symptom, ...]
+    by_variant: bool = False
+
+
+@dataclass(frozen=True)
+class LabReport:
+    """All that a lab found.
+
+    Attributes:
+        source: What it ran on.
+        protocol: How the numbers came about, one line.
+        main: Healthy, broken and fixed.
+        alarm: What the monitor says in the broken state, one line.
+        more: Further comparisons.
+        figure: A picture, where it tells it better.
+    """
+
+    source: Source
+    protocol: str
+    main: Comparison
+    alarm: str
+    more: tuple[Comparison, ...] = ()
+    figure: Figure | None = None
+
+    def value(self, variant: str, key: str) -> float:
+        """The value of a symptom, wherever it stands."""
+        for comparison in (self.main, *self.more):
+            for symptom in comparison.symptoms:
+                if symptom.key == key and variant in symptom.values:
+                    found = symptom.values[variant]
+                    return found.value if isinstance(found, Estimate) else float(found)
+        raise KeyError(f"no symptom {key} of variant {variant}")
+
+
+def print_report(console: Console, report: LabReport) -> None:
+    """The tables, the alarm and the protocol; generated data is named as such."""
+    for comparison in (report.main, *report.more):
+        console.print(_table(comparison, report.source.synthetic))
+    console.print(f"[bold]The monitor says:[/bold] {report.alarm}", highlight=False)
+    console.print(f"[dim]{report.protocol}; brackets: 95% intervals[/dim]", highlight=False)
+
+
+def record_report(results: Results, stage: str, report: LabReport) -> None:
+    """Adds every value as ``stage/variant/metric``."""
+    for comparison in (report.main, *report.more):
+        for symptom in comparison.symptoms:
+            for variant, value in symptom.values.items():
+                key = f"{stage}/{variant}/{symptom.key}"
+                results.add(key, value, protocol=report.protocol)
+
+
+def written(value: Value | None, form: str) -> str:
+    """A value with its interval, as text."""
+    if value is None:
+        return "-"
+    if not isinstance(value, Estimate):
+        return format(value, form)
+    if value.low is None or value.high is None:
+        return format(value.value, form)
+    return f"{value.value:{form}} [{value.low:{form}}, {value.high:{form}}]"
+
+
+def _table(comparison: Comparison, synthetic: bool) -> Table:
+    title = ("SIMULATED DATA: " if synthetic else "") + comparison.title
+    table = Table(title=title, title_justify="left", title_style="bold", show_lines=False)
+    table.add_column("")
+    variants, symptoms = comparison.variants, comparison.symptoms
+    if comparison.by_variant:
+        for symptom in symptoms:
+            table.add_column(symptom.label, justify="right")
+        for key, heading in variants.items():
+            table.add_row(heading, *(written(s.values.get(key), s.form) for s in symptoms))
+        return table
+    for heading in variants.values():
+        table.add_column(heading, justify="right")
+    for symptom in symptoms:
+        cells = (written(symptom.values.get(key), symptom.form) for key in variants)
+        table.add_row(symptom.label, *cells)
+    return table

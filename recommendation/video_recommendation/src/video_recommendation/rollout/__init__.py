@@ -1,0 +1,1 @@
+"""From a trained bundle to what users get: versions, shadow traffic, canary."""
