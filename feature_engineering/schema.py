@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -60,7 +61,7 @@ class FeatureSchema:
     def __len__(self) -> int:
         return len(self.specs)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of all the specs: changes when order, default or meaning changes."""
         text = json.dumps([asdict(spec) for spec in self.specs], sort_keys=True)

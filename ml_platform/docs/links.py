@@ -42,13 +42,13 @@ def _fault(page: Path, target: str) -> str | None:
         return "no such file"
     if anchor and file.suffix == ".md":
         stamp = file.stat().st_mtime_ns
-        if unquote(anchor).lower() not in anchors_of(file, stamp):
+        if unquote(anchor).lower() not in _anchors(file, stamp):
             return f"{file.name} has no heading #{anchor}"
     return None
 
 
 @lru_cache(maxsize=256)
-def anchors_of(file: Path, _stamp: int) -> frozenset[str]:
+def _anchors(file: Path, _stamp: int) -> frozenset[str]:
     """The anchors GitHub gives to a file's headings, repeated ones numbered, and named ones."""
     text = file.read_text(encoding="utf-8")
     # Inline code belongs to a heading's title, so only headings within fences must go.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-KINDS = ("n", "table", "code", "cite", "questions")
+KINDS = ("n", "table", "code")
 
 _MARKER = re.compile(
     rf"<!--\s*(?:(?P<open>{'|'.join(KINDS)}):(?P<arguments>.*?)"

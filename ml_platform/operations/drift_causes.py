@@ -21,7 +21,10 @@ from scipy import stats
 from ml_platform.operations.drift import kolmogorov_smirnov
 from ml_platform.operations.reference_profile import DEFAULT, MISSING, Comparison
 
-Kind = Literal["stale", "missing", "constant", "unit change", "shift", "prediction", "calibration"]
+Kind = Literal[
+    "stale", "missing", "constant", "unit change", "shift",
+    "prediction", "calibration", "popularity",
+]  # fmt: skip
 Severity = Literal["alert", "warning"]
 
 MISSING_EFFECT = 0.05
@@ -165,10 +168,10 @@ def _missing(comparison: Comparison, level: float) -> Finding | None:
         return None
     default = comparison.column.info.default
     held = f"NaN or {default:g}, the default" if np.isfinite(default) else "NaN"
-    text = (
-        f"{share:.0%} of the values are {held}, {before:.0%} in the reference: the upstream does "
-        "not deliver, or its key changed"
-    )
+    cause = "the upstream does not deliver, or its key changed"
+    if before:  # the default is an ordinary value as well
+        cause = f"not delivered any more, or more often really {default:g}"
+    text = f"{share:.0%} of the values are {held}, {before:.0%} in the reference: {cause}"
     severe = share - before > 0.5 or comparison.severe
     return _finding(comparison, "missing", "alert" if severe else "warning", text)
 

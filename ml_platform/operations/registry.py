@@ -14,10 +14,10 @@ two notions, versions and aliases that move, as a service with a database.
 
 Every change is made under one lock between processes, and every change is one rename: a process
 that is killed leaves the state before or the state after. Leftovers (drafts, a missing line of the
-history) are put right by the next process that changes something. Readers take no lock.
+history) are put right by the next process that changes something. Readers take no lock. What a
+power cut tears is refused by ``check``.
 
-The copy is a real one. Hard links would save the space, but then a write into the original file
-would change the registered version as well. What a power cut tears is refused by ``check``.
+The copy is a real one: through a hard link, a write into the original would change the version.
 """
 
 from __future__ import annotations
@@ -133,11 +133,8 @@ class ModelRegistry:
     def diff(self, a: str, b: str) -> list[Difference]:
         """Where two manifests differ, nested keys joined by dots, by key."""
         before, after = (_flat(self._record(self.resolve(name))["manifest"]) for name in (a, b))
-        return [
-            Difference(key, before.get(key), after.get(key))
-            for key in sorted({*before, *after})
-            if before.get(key) != after.get(key)
-        ]
+        keys = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+        return [Difference(key, before.get(key), after.get(key)) for key in keys]
 
     def history(self) -> list[Change]:
         """All changes, the oldest first."""

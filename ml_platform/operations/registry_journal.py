@@ -76,7 +76,9 @@ class Journal:
         """All changes, the oldest first."""
         if not self._history.is_file():
             return []
-        return [Change(**json.loads(line)) for line in self._history.read_text().splitlines()]
+        text = self._history.read_text()
+        whole = text[: text.rfind("\n") + 1]  # a line may be being written
+        return [Change(**json.loads(line)) for line in whole.splitlines()]
 
     def set_aliases(self, aliases: dict[str, str], action: str, version: str, note: str) -> None:
         """Replaces all aliases by one rename, then tells it."""

@@ -65,6 +65,7 @@ class ShadowSettings:
         max_backoff_s: Longest pause.
         max_failures: Failures and rubbish in a row after which the lane closes.
         environment: Added to the child's environment.
+        lowest_priority: Run the child only when the processor is idle. Off for tests that wait.
     """
 
     command: Sequence[str]
@@ -76,6 +77,7 @@ class ShadowSettings:
     max_backoff_s: float = 30.0
     max_failures: int = 20
     environment: Mapping[str, str] = field(default_factory=dict)
+    lowest_priority: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -144,7 +146,11 @@ class ShadowLane:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Outcomes so far: taken, dropped, closed, answered, restarts, `FAILURES`, rubbish_*."""
+        """Outcomes so far, and restarts.
+
+        Of an offer: taken, dropped (no room), closed (the lane was). Of what was taken: answered,
+        one of `FAILURES`, rubbish_* by reason, abandoned (the lane closed before its turn).
+        """
         with self._counts_lock:
             return dict(self._counts)
 
@@ -183,7 +189,7 @@ class ShadowLane:
         """One request to its end: a pair, or a counted failure."""
         while self._child is None:
             if self._stop.is_set() or self.closed_because is not None:
-                self._add("closed")
+                self._add("abandoned")
                 return
             self._start_child()
         try:
@@ -217,10 +223,13 @@ class ShadowLane:
             self._add("restarts")
         self._n_started += 1
         try:
-            self._child = ChildProcess(self.settings.command, self.settings.environment)
+            settings = self.settings
+            self._child = ChildProcess(
+                settings.command, settings.environment, idle=settings.lowest_priority
+            )
             if self._stop.is_set():  # `close` came before there was a child to kill
                 return
-            self._child.first_line(self.settings.start_timeout_s)
+            self._child.first_line(settings.start_timeout_s)
         except (ChildError, OSError) as error:
             self._failed("start", str(error), restart=True)
 
@@ -253,7 +262,7 @@ class ShadowLane:
             except queue.Empty:
                 return
             if record is not None:
-                self._add("closed")
+                self._add("abandoned")
             self._queue.task_done()
 
     def _add(self, outcome: str) -> None:

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO
 
 MAX_LINE_BYTES = 4 * 1024**2
@@ -41,9 +42,12 @@ class ChildProcess:
     Args:
         command: Program and arguments.
         environment: Added to this process's own.
+        idle: Run at the lowest priority.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], *, idle: bool = True
+    ) -> None:
         self._process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
@@ -54,7 +58,8 @@ class ChildProcess:
             process_group=0,  # Ctrl-C is for the server, which then stops the child
         )
         self.pid = self._process.pid
-        lowest_priority(self.pid)
+        if idle:
+            lowest_priority(self.pid)
         self._stdin, self._stdout, self._stderr = (
             _pipe(file)
             for file in (self._process.stdin, self._process.stdout, self._process.stderr)
@@ -84,7 +89,8 @@ class ChildProcess:
     def kill(self) -> None:
         """End the child and what it started, at once; harmless when it has ended."""
         if self._process.poll() is None:
-            os.killpg(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended between the two lines
+                os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Kill, wait for the end, close the pipes."""

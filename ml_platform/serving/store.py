@@ -135,32 +135,34 @@ class Store:
 
 
 def open_store(
-    redis_url: str | None, data_dir: Path, *, retry_after_s: float = RETRY_AFTER_S
+    redis_url: str | None,
+    data_dir: Path,
+    *,
+    retry_after_s: float = RETRY_AFTER_S,
+    timeout_s: float = SOCKET_TIMEOUT_S,
 ) -> Store:
     """Connect to a Redis, or start the embedded server.
 
     Args:
-        redis_url: For example ``redis://host:6379/0``; None or "" for the embedded server. A
-            Redis that does not answer yet is not an error: requests degrade until it does.
-        data_dir: Folder of the embedded server's lock and log; created when absent.
+        redis_url: As ``redis://host:6379/0``, which need not answer yet; None or "": embedded.
+        data_dir: Of the embedded server's lock and log; created when absent.
         retry_after_s: How long a failed store is left alone.
+        timeout_s: Longest wait for one command.
 
     Raises:
-        StoreInUseError: Another process runs an embedded store in `data_dir`.
-        StoreUnavailableError: The embedded server did not start.
+        StoreInUseError, StoreUnavailableError: The embedded server is taken, or did not start.
         ValueError: The URL has no known scheme.
     """
     options = {
-        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_timeout": timeout_s,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         # One immediate second try, on a fresh connection, heals a connection that the server
         # closed while idle. A timeout is not tried again: that would double the wait.
         "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     }
     if redis_url:
-        return Store(
-            redis.Redis.from_url(redis_url, **options), "redis", retry_after_s=retry_after_s
-        )
+        client = redis.Redis.from_url(redis_url, **options)
+        return Store(client, "redis", retry_after_s=retry_after_s)
     server = EmbeddedServer(data_dir)
     client = redis.Redis(unix_socket_path=str(server.socket_path), **options)  # type: ignore[arg-type]
     return Store(client, "embedded", server, retry_after_s=retry_after_s)
@@ -181,8 +183,7 @@ class EmbeddedServer:
         self._guard: subprocess.Popen[bytes] | None = None
         self._start_lock = threading.Lock()
         self._remove_leftover()
-        # A private folder directly under the temporary one: a socket's path must stay below
-        # 104 bytes, which a deep data_dir would not.
+        # Directly under the temporary folder: a socket's path must stay below 104 bytes.
         self._run_dir = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self.socket_path = self._run_dir / "valkey.sock"
         self._record.write_text(json.dumps({"socket": str(self.socket_path)}))
@@ -270,11 +271,10 @@ class EmbeddedServer:
 
 
 def _answers(socket_path: Path) -> bool:
+    once = Retry(NoBackoff(), 0)
     try:
         with redis.Redis(
-            unix_socket_path=str(socket_path),
-            socket_timeout=SOCKET_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
+            unix_socket_path=str(socket_path), socket_timeout=SOCKET_TIMEOUT_S, retry=once
         ) as client:
             return bool(client.ping())
     except redis.RedisError:

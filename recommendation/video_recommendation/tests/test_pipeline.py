@@ -17,6 +17,7 @@ from ml_platform.evaluation.results import Results
 from video_recommendation.artifacts import SYSTEM_FOLDER
 from video_recommendation.bundle import check_bundle
 from video_recommendation.cli import app, console
+from video_recommendation.rollout.registry_commands import open_registry
 
 SMOKE = SYSTEM_FOLDER / "configs" / "smoke.yaml"
 RESULTS = SYSTEM_FOLDER / "results"
@@ -88,6 +89,13 @@ def test_a_run_leaves_a_bundle_results_and_a_report(smoke):
     assert {"bundle", "results.json", "report.html"} <= {p.name for p in smoke.run.iterdir()}
     assert check_bundle(smoke.run / "bundle")["version"]
     assert (smoke.run / "report.html").stat().st_size > 20_000
+
+
+def test_a_run_is_registered_with_its_results(smoke):
+    version, registry = check_bundle(smoke.run / "bundle")["version"], open_registry(smoke.out)
+    assert f"version {version} registered; it is production" in smoke.done.stdout
+    assert check_bundle(registry.path(version))["version"] == version
+    assert Results.read(registry.attachment(version, "results.json")) == smoke.results
 
 
 def test_the_output_says_what_the_numbers_are_worth(smoke):

@@ -201,7 +201,7 @@ def test_promote_and_rollback(two, command, artifacts):
     assert printed.startswith(f"{first} is production again, {second} previous")
     assert command("promote", second[:7])[0] == 0
     assert registry.aliases() == {"production": second, "previous": first}
-    assert f"goes back to {first}" in command("versions")[1]
+    assert f"would make {first} production again" in command("versions")[1]
 
 
 def test_what_cannot_be_done_is_one_line_and_changes_nothing(two, command, artifacts):

@@ -446,15 +446,16 @@ def test_kills_at_random_moments_leave_a_working_registry(registry, register, tm
     for _ in range(12):
         with child(loop, registry.root, tmp_path / "bundles") as process:
             process.stdout.readline()
-            time.sleep(rng.uniform(0.0, 0.05))
+            told = len(registry.history())
+            while len(registry.history()) == told and process.poll() is None:
+                time.sleep(0.001)  # until it is at work, however busy the machine
+            time.sleep(rng.uniform(0.0, 0.02))
             process.kill()
         assert process.returncode == -signal.SIGKILL  # not ended by an error of its own
         consistent(registry)
-    told = len(registry.history())
     register("a")
     registry.promote(check(tmp_path / "bundles" / "a")["version"])
     consistent(registry)
-    assert told > 12  # the children did get to work
     assert {r.version for r in registry.versions()} == versions_by_history(registry)
 
 
@@ -503,7 +504,7 @@ def test_a_reader_always_sees_a_whole_alias_file(registry, register, tmp_path):
     registry.promote(a)
     code = f"""
     print("ready", flush=True)
-    for _ in range(100):
+    for _ in range(40):
         registry.promote({b!r})
         registry.rollback()
     """

@@ -138,21 +138,6 @@ class Recommender:
         )
         self._explainer = Explainer(catalogue, proposer.retriever, self.lambda_ranker())
 
-    def with_proposer(self, proposer: Proposer) -> Recommender:
-        """The same version with another proposer, for example with counters that know more."""
-        return Recommender(
-            version=self.version,
-            config=self.config,
-            catalogue=self.catalogue,
-            users=self.users,
-            log=self.log,
-            proposer=proposer,
-            preranker=self.preranker,
-            rankers=self.rankers,
-            calibrator=self.calibrator,
-            trained_through=self.trained_through,
-        )
-
     # --- the stages, for batches ------------------------------------------------------------
 
     def prerank(self, batch: RequestBatch, candidates: Candidates) -> tuple[np.ndarray, Candidates]:
@@ -267,7 +252,7 @@ class Recommender:
         if read is not None:
             steps.insert(0, Step("features", lambda: read(survivors)))
         stored = stages.ladder(*steps)
-        ranked = stages.attempt("rank", lambda: self._rank_one(live, batch, survivors, stored))
+        ranked = stages.attempt("rank", lambda: self._scored(live, batch, survivors, stored))
         if ranked is None:  # counted and logged by the stages: the response says "degraded"
             return self._plain(survivors, prerank_score, k, "A match for your recent watching")
         listed = stages.ladder(
@@ -275,11 +260,6 @@ class Recommender:
             Step("rank_order", lambda: _ranker_order(ranked, k)),
         )
         return stages.run("explain", lambda: self._describe(batch, ranked, listed))
-
-    def _rank_one(
-        self, live: Proposer, batch: RequestBatch, survivors: Candidates, stored: StoredFeatures
-    ) -> Ranked:
-        return self._scored(live, batch, survivors, stored)
 
     def _rerank_one(self, batch: RequestBatch, ranked: Ranked, k: int) -> RankedList:
         return self.rerank(

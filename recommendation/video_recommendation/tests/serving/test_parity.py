@@ -35,8 +35,8 @@ def replay(tiny_system, tmp_path_factory):
     rows = rows[np.argsort(log.timestamp[rows], kind="stable")][:N_EVENTS]
     queries = next_event_queries(log, begin, None)
     served: list = []
-    rank = recommender._rank_one
-    recommender._rank_one = lambda live, batch, pool, stored: (
+    rank = recommender._scored
+    recommender._scored = lambda live, batch, pool, stored: (
         served.append((batch, ranked := rank(live, batch, pool, stored))) or ranked
     )
     settings = ServingSettings(

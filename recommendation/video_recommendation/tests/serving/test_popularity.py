@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -69,6 +70,33 @@ def test_a_shorter_list_starts_again_from_the_training_events(served):
     view.refresh(DATA_END)
     counts = view.counter.before(np.array([3, 4]), DATA_END + 1)
     assert counts.tolist() == [trained()[3], trained()[4] + 1]
+
+
+class RefreshedInBetween(popularity.LivePopularity):
+    """A second thread refreshes at the moment between the new counter and its position."""
+
+    @property
+    def counter(self):
+        return self._counter
+
+    @counter.setter
+    def counter(self, value):
+        first = "_counter" not in vars(self)
+        self._counter = value
+        if not first and self.second is None:
+            self.second = threading.Thread(target=self.refresh, args=(DATA_END,))
+            self.second.start()
+            self.second.join(0.2)  # it waits for the first, or it has counted the same again
+
+    second = None
+
+
+def test_two_threads_that_refresh_count_nothing_twice(served):
+    view = RefreshedInBetween(served.recommender, FakeStore(), "p:", DATA_END)
+    view._store.events = records(3, 3, 3)
+    view.refresh(DATA_END)
+    view.second.join()
+    assert view.counter.before(np.array([3]), DATA_END + 1) == trained()[3] + 3
 
 
 def test_long_lists_are_read_in_chunks(served, monkeypatch):

@@ -79,7 +79,8 @@ def returning_users(data: SystemData) -> Population:
     first = np.repeat(log.timestamp[log.user_ptr[:-1][np.diff(log.user_ptr) > 0]], _counts(log))
     age = log.timestamp - first
     before = age < before_s
-    return _population("first minutes, then a week", log, before, ~before & (age < within_s))
+    measured = ~before & (age < before_s + within_s)
+    return _population("first minutes, then a week", log, before, measured)
 
 
 def by_calendar(data: SystemData) -> Population:

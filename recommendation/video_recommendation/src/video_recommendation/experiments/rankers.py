@@ -178,7 +178,11 @@ def _duel(
 
 
 def _found(users: _PerUser, n: int, settings: ExperimentSettings) -> tuple[int, int]:
-    """Experiments of n users that find the better ranker, by A/B test and by interleaving."""
+    """Experiments of n users that find the better ranker, by A/B test and by interleaving.
+
+    Better is what all users together say; a finding of the opposite does not count.
+    """
+    better = np.sign(users.clicks_b.sum() - users.clicks_a.sum())
     rng = np.random.default_rng((settings.seed, 6, n))
     critical_ab, critical_one = stats.t.ppf(0.975, n - 2), stats.t.ppf(0.975, n - 1)
     n_population = len(users.queries)
@@ -188,9 +192,9 @@ def _found(users: _PerUser, n: int, settings: ExperimentSettings) -> tuple[int, 
         coins = rng.integers(len(users.credits), size=n)
         a, b = rows[: n // 2], rows[n // 2 :]
         difference, error = _ratio_difference(users, a, b)
-        hits[0] += difference > critical_ab * error
+        hits[0] += better * difference > critical_ab * error
         credits = users.credits[coins, rows]
-        hits[1] += credits.mean() > critical_one * credits.std(ddof=1) / n**0.5
+        hits[1] += better * credits.mean() > critical_one * credits.std(ddof=1) / n**0.5
     return int(hits[0]), int(hits[1])
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ml_platform.evaluation.intervals import Estimate
 from ml_platform.evaluation.results import Results
 from video_recommendation.experiments.false_alarms import Analysis, Peeking, Price
@@ -17,6 +19,8 @@ from video_recommendation.experiments.settings import ExperimentSettings
 from video_recommendation.reporting.grid import Cell, Grid, sentences, text
 
 PROMISED = 0.05
+ENOUGH = 500
+"""Experiments below which a table does not judge whether a promise was kept."""
 
 
 def percent(found: Estimate, digits: int = 1) -> Cell:
@@ -33,11 +37,8 @@ def false_alarm_grid(analyses: Sequence[Analysis], flag: str, settings: Experime
     """A/A tests, read once."""
     rows = []
     for found in analyses:
-        kept = found.rate.low is not None and found.rate.low <= PROMISED
-        verdict = text("kept", "good") if kept else text("broken", "bad")
-        rows.append(
-            (text(found.test), text(found.metric), text("5%"), percent(found.rate), verdict)
-        )
+        cells = (text(found.test), text(found.metric), text("5%"), percent(found.rate))
+        rows.append((*cells, _verdict(found.rate)))
     return Grid(
         f"A/A tests: {settings.n_seeds:,} experiments of {settings.n_users:,} users without any "
         "effect",
@@ -50,6 +51,12 @@ def false_alarm_grid(analyses: Sequence[Analysis], flag: str, settings: Experime
             "would be wrong in the same way.",
         ),
     )
+
+
+def _verdict(rate: Estimate) -> Cell:
+    if rate.n < ENOUGH or rate.low is None:
+        return text("too few to say", "dim")
+    return text("kept", "good") if rate.low <= PROMISED else text("broken", "bad")
 
 
 def peeking_grid(found: Peeking, price: Price, flag: str, settings: ExperimentSettings) -> Grid:
@@ -108,8 +115,7 @@ def cuped_grid(rows: Sequence[CupedRow], flag: str) -> Grid:
         sentences(
             flag,
             "Promised: rho squared. Measured: over A/A tests. Users: both arms, 80% power at 5%. "
-            "CUPED gives back what the past knows and no more; on a site whose users seldom "
-            "return that is little.",
+            "CUPED gives back what the past knows of a user, whatever its sign, and no more.",
         ),
     )
 
@@ -118,13 +124,12 @@ def power_grid(curve: PowerCurve, flag: str) -> Grid:
     """Simulated power beside the calculated one."""
     rows = []
     for place, users in enumerate(curve.users):
-        nearest = int(abs(curve.grid - users).argmin())
         rows.append(
             (
                 text(f"{users:,}"),
-                text(f"{curve.plain_line[nearest]:.0%}"),
+                text(f"{np.interp(users, curve.grid, curve.plain_line):.1%}"),
                 percent(curve.plain[place]),
-                text(f"{curve.cuped_line[nearest]:.0%}"),
+                text(f"{np.interp(users, curve.grid, curve.cuped_line):.1%}"),
                 percent(curve.cuped[place]),
             )
         )
@@ -166,11 +171,12 @@ def duel_grid(found: Sequence[Duel], flag: str) -> Grid:
     """Interleaving against A/B."""
     return Grid(
         "Users needed to see which ranker is better (80% power at 5%)",
-        ("rankers", "clicks a query", "A/B test", "interleaving", "ratio"),
+        ("rankers", "clicks a query", "credit", "A/B test", "interleaving", "ratio"),
         tuple(
             (
                 text(f"{duel.name_a} / {duel.name_b}"),
                 text(f"{duel.clicks_a:.3f} / {duel.clicks_b:.3f}"),
+                text(f"{duel.credit:+.2f}"),
                 text(f"{duel.ab_users:,}"),
                 text(f"{duel.interleaving_users:,}"),
                 text(f"{duel.ab_users / duel.interleaving_users:.1f}"),
@@ -179,7 +185,8 @@ def duel_grid(found: Sequence[Duel], flag: str) -> Grid:
         ),
         sentences(
             flag,
-            "Clicks are held-out events. Interleaving asks every user to compare, so differences "
+            "Clicks are held-out events. Credit a user: above 0 where users prefer the second. "
+            "Interleaving asks every user to compare, so differences "
             "between users drop out. It says which ranker, not how much a metric gains.",
         ),
     )

@@ -155,9 +155,7 @@ class Audience:
     def _report(self, watch: Watch, rating: float) -> None:
         self._push(watch)
         if rating > 0:  # given a minute after
-            self._push(
-                Watch(watch.at + 60, watch.request_id, watch.user_id, watch.item_id, rating)
-            )
+            self._push(Watch(watch.at + 60, watch.request_id, watch.user_id, watch.item_id, rating))
 
     def _push(self, watch: Watch) -> None:
         self._n_pushed += 1  # breaks ties, so that watches are never compared

@@ -76,9 +76,7 @@ class JoinCounts:
         labels = self.first - self.positives - self.immature_positives
         if lost or rows or labels:
             counts = {field.name: getattr(self, field.name) for field in fields(self)}
-            raise ValueError(
-                f"the join lost {lost} events, {rows} rows, {labels} labels: {counts}"
-            )
+            raise ValueError(f"the join lost {lost} events, {rows} rows, {labels} labels: {counts}")
 
 
 @dataclass(frozen=True)

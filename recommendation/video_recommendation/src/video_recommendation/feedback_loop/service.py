@@ -32,6 +32,8 @@ from video_recommendation.serving.state import LiveState
 NEVER_S = 1e9
 AMPLE_MS = 60_000.0
 """Deadline of a request: a busy machine must not change what a simulated user is shown."""
+STORE_TIMEOUT_S = 30.0
+"""Of one command of the store, for the same reason."""
 SURFACE = "home"
 
 
@@ -89,6 +91,7 @@ class LiveService:
             workers=1,
             refresh_s=NEVER_S,
             monotonic=_standing_still,
+            store_timeout_s=STORE_TIMEOUT_S,
         )
         self.engine = ServingEngine(recommender, settings, ServiceMetrics())
         while self.engine.not_ready():  # the keeper's one round
@@ -111,7 +114,9 @@ class LiveService:
             "degradations": degradations,
             "items": answer.items,
         }
-        served = served_request(answer, request_id=request_id, user_id=user_id, k=k, surface=SURFACE)
+        served = served_request(
+            answer, request_id=request_id, user_id=user_id, k=k, surface=SURFACE
+        )
         record = logged_request(body, answer, now=answer.now, surface=SURFACE)
         total_ms = answer.stages.stages_ms["total"]
         features = logged_features(answer)

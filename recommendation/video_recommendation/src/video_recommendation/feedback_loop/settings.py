@@ -43,7 +43,8 @@ SYSTEM: dict[str, Any] = {
         "co_visitation": 30,
         "ease": 30,
         "recent_popularity": 20,
-        "fresh": 20,
+        "fresh": 40,
+        "fresh_days": 7.0,
     },
     # The pools are small enough to rank whole: no pre-ranker stands between exploration and users.
     "ranking": {
@@ -52,9 +53,9 @@ SYSTEM: dict[str, Any] = {
         "learning_rate": 0.06,
         "min_rows_in_leaf": 30,
         "mmoe_epochs": 1,
-        "mmoe_negatives": 10,
+        "mmoe_negatives": 5,
     },
-    "reranking": {"k": 10, "pool": 40, "exploration_pool": 20},
+    "reranking": {"k": 10, "pool": 40, "exploration_pool": 50},
 }
 """The real system with small models."""
 
@@ -80,6 +81,17 @@ HIGH = Arm("explore_high", "explores at place 2 of 10", 1)
 ARMS = (GREEDY, LOW, HIGH)
 
 
+WORLD = WorldConfig(
+    n_users=250,
+    n_items=250,
+    n_sessions=2_500,
+    n_new_items_per_day=25,
+    quality_strength=1.5,
+    bias=-2.5,
+)
+"""A tenth of the catalogue is new every day, and a few items are far better than the rest."""
+
+
 @dataclass(frozen=True)
 class LoopSettings:
     """One experiment.
@@ -98,9 +110,9 @@ class LoopSettings:
         system: Configuration of the system.
     """
 
-    world: WorldConfig = field(default_factory=WorldConfig)
+    world: WorldConfig = WORLD
     n_days: int = 12
-    n_requests: int = 400
+    n_requests: int = 250
     k: int = 10
     window_s: int = 12 * HOUR_S
     organic_share: float = 0.1

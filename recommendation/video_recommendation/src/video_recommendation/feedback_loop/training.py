@@ -86,7 +86,7 @@ def first_version(world: World, config: Config) -> Trained:
     """The version of day 0, by the system's own training on the history."""
     end = world.day_start(0)
     data = known_data(world, (), 0, config, as_of=end + 1)
-    train_end = int(np.quantile(data.log.timestamp[data.log.timestamp < end], 0.85))
+    train_end = int(np.quantile(data.log.timestamp[data.log.timestamp < end], 0.9))
     return train_system(replace(data, windows=TimeWindows(train_end, end + 1)), config)
 
 

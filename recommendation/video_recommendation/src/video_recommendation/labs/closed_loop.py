@@ -40,7 +40,7 @@ class LoopSettings:
     n_items: int = 200
     n_new_items: int = 10
     n_days: int = 30
-    n_worlds: int = 12
+    n_worlds: int = 10
     k: int = 10
     reg: float = 60.0
 

@@ -1,8 +1,9 @@
 """The small stack that the labs on ranking break: trained in seconds, on the data of the run.
 
 In: ``SystemData``. Out: a ``Funnel``, which is retrieval fitted on the training window, ranking
-rows of the validation window to learn from, and rows of the test window to be judged on. The towers are smaller than the system's and see fewer epochs, and only a part of the queries is used:
-the labs compare variants on the same rows, they do not compete with the system's own results.
+rows of the validation window to learn from, and rows of the test window to be judged on. The towers
+are smaller than the system's and see fewer epochs, and only a part of the queries is used: the labs
+compare variants on the same rows, they do not compete with the system's own results.
 """
 
 from __future__ import annotations

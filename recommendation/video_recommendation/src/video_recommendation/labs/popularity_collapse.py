@@ -19,6 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 
 from ml_platform.evaluation.intervals import bootstrap_difference, bootstrap_mean
 from video_recommendation.commands import Run
@@ -55,7 +56,8 @@ def measure(settings: LoopSettings, progress: Progress, *, seed: int = 0) -> Lab
     for name, policy in POLICIES.items():
         loops = []
         title = f"{name if name in ('broken', 'fixed') else 'half fixed'}: {policy.label}"
-        with progress.stage(title, settings.n_worlds) as step:
+        # One thread: the matrices are small, and threads would only wait for each other.
+        with progress.stage(title, settings.n_worlds) as step, threadpool_limits(1, "blas"):
             for world in range(settings.n_worlds):
                 loops.append(closed_loop(settings, policy, seed + world))
                 step(1)

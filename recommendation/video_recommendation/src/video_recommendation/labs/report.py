@@ -121,12 +121,13 @@ def print_report(console: Console, report: LabReport) -> None:
 
 
 def record_report(results: Results, stage: str, report: LabReport) -> None:
-    """Adds every value as ``stage/variant/metric``."""
+    """Adds every value as ``stage/variant/metric``; one that stands in two tables, once."""
     for comparison in (report.main, *report.more):
         for symptom in comparison.symptoms:
             for variant, value in symptom.values.items():
                 key = f"{stage}/{variant}/{symptom.key}"
-                results.add(key, value, protocol=report.protocol)
+                if key not in results:
+                    results.add(key, value, protocol=report.protocol)
 
 
 def written(value: Value | None, form: str) -> str:

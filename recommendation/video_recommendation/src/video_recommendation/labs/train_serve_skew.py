@@ -3,7 +3,7 @@
 The ranker's ``ease_score`` lets the last events of a history vote loudest. Training reads histories
 from the log, oldest first. The serving team keeps them in a Redis list filled with LPUSH, newest
 first, and hands them to the same formula. Every value is a number of the right size; no code fails.
-The loudest votes now come from the oldest events.
+The loudest votes now come from the oldest events. Four more such differences are in ``skews``.
 
 Zinkevich, "Rules of Machine Learning", Google, rules 29 and 37: log the features as served, train
 on those, and measure the skew.
@@ -13,89 +13,30 @@ In: the data set of the run. Out: a ``LabReport``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from feature_engineering.counters import as_of
-from ml_algorithms.collaborative_filtering.scoring import score_histories
+from ml_platform.evaluation.intervals import bootstrap_difference, bootstrap_mean
 from video_recommendation.commands import Run
 from video_recommendation.config import Config
 from video_recommendation.data import SystemData
-from video_recommendation.features import SCHEMA
+from video_recommendation.labs.figures import dots
 from video_recommendation.labs.funnel import (
-    Funnel,
     FunnelSettings,
     Rows,
     build_funnel,
     fit_ranker,
 )
-from video_recommendation.labs.report import LabReport
+from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom, Value
+from video_recommendation.labs.skew_monitors import WINDOW_ROWS, Monitors, Seen, training_reference
+from video_recommendation.labs.skews import SKEWS
 from video_recommendation.progress import Progress
 from video_recommendation.requests import batch_of_queries
-from video_recommendation.retrieval.sources import DAY_S
 
 SETTINGS = FunnelSettings(train_queries=2000, n_trees=80)
-REFERENCE_STEP = 10
-"""Every so manieth training row is reference enough for the drift monitor."""
-
-
-@dataclass(frozen=True)
-class Skew:
-    """A difference between the two sides: which feature, and what serving computes for it."""
-
-    label: str
-    feature: str
-    serve: Callable[[Funnel, SystemData], np.ndarray]
-
-
-def column(rows: Rows, feature: str) -> np.ndarray:
-    """The feature of every row, f32[C]."""
-    return rows.examples.features[:, SCHEMA.names.index(feature)]
-
-
-def newest_first(funnel: Funnel, data: SystemData) -> np.ndarray:
-    """EASE votes with the history's order reversed."""
-    rows, item_item = funnel.test, funnel.proposer.retriever.item_item
-    batch = batch_of_queries(data.log, rows.queries)
-    from_the_start = np.arange(len(batch.item_idx)) - batch.ptr[batch.owner]
-    decay = np.exp(-from_the_start / item_item.config.ease_history_decay)
-    weights = decay + item_item.config.ease_floor
-    scores = score_histories(item_item.ease, batch.item_idx, batch.ptr, weights)
-    return scores[rows.examples.owner, rows.examples.item_idx]
-
-
-def row_above(funnel: Funnel, _: SystemData) -> np.ndarray:
-    """An off-by-one in a join: each candidate gets the value of the one above it."""
-    return np.roll(column(funnel.test, "ease_score"), 1)
-
-
-def in_minutes(funnel: Funnel, _: SystemData) -> np.ndarray:
-    """The gap since the last event in minutes where training has seconds."""
-    return np.log1p(np.expm1(column(funnel.test, "log_gap_s").astype(np.float64)) / 60)
-
-
-def missing_is_zero(funnel: Funnel, _: SystemData) -> np.ndarray:
-    """Rank 0, the best, for items that co-visitation did not propose; training says the quota."""
-    rank = column(funnel.test, "co_visitation_rank")
-    return np.where(rank >= funnel.proposer.retriever.config.co_visitation, 0.0, rank)
-
-
-def day_old(funnel: Funnel, _: SystemData) -> np.ndarray:
-    """The week's count as it was 24 hours ago: the counter's job runs once a night."""
-    rows, counter = funnel.test, funnel.proposer.retriever.counter
-    end = as_of(rows.now) - DAY_S
-    return np.log1p(counter.between(rows.examples.item_idx, end - 7 * DAY_S, end))
-
-
-BROKEN = Skew("history newest first", "ease_score", newest_first)
-OTHERS = {
-    "row_above": Skew("value of the row above", "ease_score", row_above),
-    "minutes": Skew("minutes for seconds", "log_gap_s", in_minutes),
-    "missing_zero": Skew("missing is 0, not the quota", "co_visitation_rank", missing_is_zero),
-    "day_old": Skew("counter a day old", "log_count_7d", day_old),
-}
+MAIN = ("healthy", "broken", "fixed")
 
 
 def run(run: Run) -> LabReport:
@@ -106,15 +47,89 @@ def run(run: Run) -> LabReport:
 def measure(
     data: SystemData, config: Config, progress: Progress, settings: FunnelSettings = SETTINGS
 ) -> LabReport:
-    """Trains once; serves the same requests with each skew, and shows them to two monitors."""
+    """Trains once; serves the same requests with each skew, and asks two monitors."""
     funnel = build_funnel(data, config, settings, progress)
-    with progress.stage("healthy: ranker, drift reference", 2) as step:
+    with progress.stage("healthy: ranker and drift reference", 2) as step:
         ranker = fit_ranker(funnel.train, config, settings)
         step(1)
-        reference = training_reference(funnel.train)
-    served = {"healthy": funnel.test}
-    for name, skew in {"broken": BROKEN, **OTHERS}.items():
-        served[name] = skewed(funnel, skew, data)
-    served["fixed"] = funnel.test  # one builder for both sides: there is nothing left to differ
-    found: dict[str, dict[str, object]] = {}
-    return _report(data, funnel, ranker, reference, served, settings)
+        drift = training_reference(funnel.train)
+    feature = SKEWS["broken"].feature
+    look = Monitors(data, funnel.test, ranker, drift)
+    found = {"healthy": look.at(funnel.test, feature)}
+    for name, skew in SKEWS.items():
+        with progress.stage(f"{'broken' if name == 'broken' else 'another'}: {skew.label}", 1):
+            served = funnel.test.with_feature(skew.feature, skew.serve(funnel, data))
+            found[name] = look.at(served, skew.feature)
+    rebuilt = funnel.proposer.propose(batch_of_queries(data.log, funnel.test.queries))[1]
+    same_builder = Rows(funnel.test.queries, replace(funnel.test.examples, features=rebuilt))
+    found["fixed"] = look.at(same_builder, feature)
+    base = found["healthy"].ndcg
+    rows = symptoms(found, base, funnel.test.queries.user_idx)
+    broken = found["broken"]
+    return LabReport(
+        source=Source.of(data),
+        protocol=(
+            f"{data.name}: LambdaMART of {settings.n_trees} trees, {len(funnel.test.queries)} test "
+            f"queries, full catalogue; drift: {WINDOW_ROWS:,} rows on either side, clustered by user"
+        ),
+        main=Comparison(
+            f"Serving computes {feature} from a history in the wrong order",
+            {
+                "healthy": "healthy",
+                "broken": "broken: newest first",
+                "fixed": "fixed: one builder",
+            },
+            tuple(row.only(MAIN) for row in rows),
+        ),
+        alarm=(
+            f"parity: {feature} differs in {broken.differ:.1%} of the served rows. "
+            f"Drift: {broken.alarms} features named ({found['healthy'].alarms} with nothing "
+            f"broken), {feature} {'among them' if broken.named else 'not among them'}."
+        ),
+        more=(
+            Comparison(
+                "Five ways to be slightly different",
+                {name: skew.label for name, skew in SKEWS.items()},
+                tuple(row.only(SKEWS) for row in rows if row.key in BY_SKEW),
+                by_variant=True,
+            ),
+        ),
+        figure=dots(
+            "What does each difference cost?",
+            "NDCG@10 minus healthy, 95% interval, paired",
+            {
+                skew.label: {
+                    "difference": bootstrap_difference(
+                        found[name].ndcg, base, funnel.test.queries.user_idx
+                    )
+                }
+                for name, skew in SKEWS.items()
+            },
+        ),
+    )
+
+
+BY_SKEW = ("difference_ndcg@10", "psi_before", "psi", "drift_names_it", "rows_that_differ")
+
+
+def symptoms(found: Mapping[str, Seen], base: np.ndarray, users: np.ndarray) -> tuple[Symptom, ...]:
+    """The rows of the tables."""
+
+    def row(key: str, label: str, read: Callable[[Seen], Value], form: str = ".3f") -> Symptom:
+        return Symptom(key, label, {name: read(seen) for name, seen in found.items()}, form)
+
+    return (
+        row("ndcg@10", "NDCG@10 as served", lambda s: bootstrap_mean(s.ndcg, users)),
+        row(
+            "difference_ndcg@10",
+            "NDCG@10 minus healthy",
+            lambda s: bootstrap_difference(s.ndcg, base, users),
+            "+.3f",
+        ),
+        row("not_finite", "errors and missing values", lambda s: float(s.not_finite), ".0f"),
+        row("psi_before", "PSI before", lambda s: s.psi_before),
+        row("psi", "PSI now", lambda s: s.psi),
+        row("drift_names_it", "drift names it", lambda s: float(s.named), ".0f"),
+        row("drift_alarms", "features that drift names", lambda s: float(s.alarms), ".0f"),
+        row("rows_that_differ", "differ from rebuild", lambda s: s.differ, ".1%"),
+    )

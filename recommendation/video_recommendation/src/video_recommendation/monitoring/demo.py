@@ -28,6 +28,15 @@ from ml_platform.operations.drift_monitor import DriftMonitor, DriftReport, drif
 from ml_platform.operations.health import Calibration, measure_calibration
 from video_recommendation.bundle import load_bundle
 from video_recommendation.data import SystemData
+from video_recommendation.monitoring.drift_replay import (
+    Detection,
+    ShownList,
+    ask_each,
+    detect,
+    false_alarms,
+    profile_of,
+    window_of,
+)
 from video_recommendation.monitoring.faults import (
     Served,
     broken_upstream,
@@ -36,15 +45,6 @@ from video_recommendation.monitoring.faults import (
     unit_change,
 )
 from video_recommendation.monitoring.reference import explain_family
-from video_recommendation.monitoring.replay import (
-    Detection,
-    ShownList,
-    detect,
-    false_alarms,
-    profile_of,
-    replay,
-    window_of,
-)
 from video_recommendation.pipeline import train_system
 from video_recommendation.recommender import Recommender
 from video_recommendation.rollout.registry_commands import open_registry
@@ -185,7 +185,7 @@ def drift_demo(run: Run, data: SystemData, recommender: Recommender, sizes: Size
     parts = _request_parts(data, sizes, rng)
     served = sound(recommender, data)
     with run.progress.stage("sound requests", len(parts[0])) as step:
-        lists = replay(served, data, parts[0], step)
+        lists = ask_each(served, data, parts[0], step)
     launch, clean = lists[: sizes.launch], lists[sizes.launch :]
     profile = profile_of(launch)
     before = clean[-sizes.window :]
@@ -193,7 +193,7 @@ def drift_demo(run: Run, data: SystemData, recommender: Recommender, sizes: Size
     for fault, queries in zip(FAULTS, parts[1:], strict=True):
         with run.progress.stage(f"fault: {fault.name}", len(queries)) as step:
             broken = fault.build(served, data, rng)
-            drifted.append(replay(broken, data, queries, step))
+            drifted.append(ask_each(broken, data, queries, step))
             detections.append(detect(profile, before, drifted[-1], fault.named))
     with run.progress.stage("false alarms on undrifted windows", 1):
         alarms = false_alarms(

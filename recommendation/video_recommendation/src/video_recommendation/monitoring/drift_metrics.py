@@ -46,6 +46,9 @@ class DriftMetrics:
         self.calibration_ratio = gauge(
             "calibration_ratio", "Outcomes over predictions: value, low, high.", "bound"
         )
+        self.top_share = gauge(
+            "events_top_share", "Share of the last events that fall on the ten most watched items."
+        )
         self.window_rows = gauge("drift_window_rows", "Shown items in the window.")
         self.last_report = gauge(
             "drift_last_report_timestamp_seconds", "Unix time of the last report."
@@ -82,3 +85,8 @@ class DriftMetrics:
         for bound, value in zip(("value", "low", "high"), calibration.ratio, strict=True):
             self.calibration_ratio.labels(bound).set(value)
         self.findings("labels", [finding] if finding else [])
+
+    def concentration(self, share: float, finding: Finding | None) -> None:
+        """How the last events crowd on items, and the verdict on it."""
+        self.top_share.set(share)
+        self.findings("events", [finding] if finding else [])

@@ -74,6 +74,11 @@ class LabelJoin:
             self._waiting.clear()
             self._answered.clear()
 
+    @property
+    def n_answered(self) -> int:
+        """Lists whose outcome is known."""
+        return len(self._answered)
+
     def answered(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores f64[N], outcomes bool[N] and users i64[N] of the answered lists."""
         with self._lock:

@@ -8,9 +8,11 @@ Two references, for two questions (see ``ml_platform.operations.drift_monitor``)
 
 - "training", from the bundle: is the model given what it learned on? Read it when a version is
   new, and when deciding to retrain;
-- "launch", a uniform sample of the lists of this version's first day, kept beside the event log: has
-  something changed since? This is the one that wakes people. A day, because counts of a day and
-  lengths of sittings have a daily rhythm, and a reference of one hour would alarm at all others.
+- "launch", a uniform sample of the lists of this version's first day, kept beside the event log:
+  has something changed since? This is the one that wakes people. A day, because counts of a day
+  and lengths of sittings have a daily rhythm, and a reference of one hour alarms at all others.
+
+Beside the lists it watches the labels (calibration) and the events themselves (concentration).
 
 Only production is watched. A candidate is compared by shadow traffic and by the canary.
 """
@@ -21,6 +23,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from ml_platform.operations.concentration import concentration_drift, top_share
 from ml_platform.operations.drift_causes import Finding
 from ml_platform.operations.drift_monitor import WINDOW_ROWS, DriftMonitor, DriftReport
 from ml_platform.operations.health import Calibration, calibration_drift, measure_calibration
@@ -53,6 +57,10 @@ logger = logging.getLogger(__name__)
 MIN_LABELLED = 300
 """Answered lists before calibration is judged: at a few watches in a hundred lists, fewer say
 nothing."""
+
+
+MAX_EVENTS = 1000
+EVENTS_OWNER = "video_recommendation.serving"
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ class LaunchSample:
         self._size, self._until = settings.launch_lists, time.monotonic() + settings.launch_s
         self._lists: list[tuple[np.ndarray, int]] = []
         self._n_seen = 0
-        self._random = random.Random(0)  # noqa: S311 - a sample, not a secret
+        self._random = random.Random(0)
 
     def observe(self, rows: np.ndarray, user_id: int) -> None:
         """Takes a list f32[K, F + 1] into the sample, with the right probability."""
@@ -119,6 +127,7 @@ class ModelMonitor:
         self._metrics = DriftMetrics(engine.metrics.registry)
         self._drift = DriftMonitor(len(SCHEMA) + 1, capacity=self.settings.window_rows)
         self._labels = LabelJoin()
+        self._events: deque[int] = deque(maxlen=MAX_EVENTS)
         self._launch: LaunchSample | None = None
         self._trained: Reference | None = None
         self._version = ""
@@ -150,7 +159,8 @@ class ModelMonitor:
         self._labels.shown(served.user_id, items, rows[:, -1].astype(np.float64))
 
     def event_accepted(self, event: AcceptedEvent) -> None:
-        """Answers the user's waiting list."""
+        """Answers the user's waiting list, and counts for the concentration of events."""
+        self._events.append(event.item_id)
         self._labels.event(event.user_id, event.item_id, event.timestamp)
 
     def _adopt(self, version: str) -> None:
@@ -177,6 +187,7 @@ class ModelMonitor:
             self._metrics.report(name, report)
             self._tell(name, report.findings)
         self._judge_calibration()
+        self._judge_events()
 
     def describe(self) -> dict[str, Any]:
         """Findings under each reference, worst first."""
@@ -212,13 +223,21 @@ class ModelMonitor:
 
     def _judge_calibration(self) -> None:
         scores, watched, users = self._labels.answered()
-        if self._trained is None or len(scores) < MIN_LABELLED:
+        if self._trained is None or self._labels.n_answered < MIN_LABELLED:
             return
         edges = self._trained.calibration.edges
         self.calibration = measure_calibration(scores, watched, users, edges)
         finding = calibration_drift(self._trained.calibration, self.calibration, RANKER_OWNER)
         self._metrics.calibration(self.calibration, finding)
         self._tell("labels", [finding] if finding else [])
+
+    def _judge_events(self) -> None:
+        if self._trained is None or not self._events:
+            return
+        items = np.array(list(self._events)[-self._trained.concentration.block :])
+        finding = concentration_drift(self._trained.concentration, items, EVENTS_OWNER)
+        self._metrics.concentration(top_share(items), finding)
+        self._tell("events", [finding] if finding else [])
 
     def _tell(self, reference: str, findings: Sequence[Finding]) -> None:
         """Logs what is new; what stays is in the gauges."""

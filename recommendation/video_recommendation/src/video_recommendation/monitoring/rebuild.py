@@ -12,7 +12,8 @@ is looked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,8 @@ def compare(
         matrix = offline.recommender.proposer.matrix(batch, survivors, stored)
         row_of = {int(item): row for row, item in enumerate(survivors.item_idx)}
         for place, item_id in enumerate(request.item_ids.tolist()):
-            row = row_of.get(offline.item_idx(item_id))
+            item_idx = offline.item_idx(item_id)
+            row = None if item_idx is None else row_of.get(item_idx)
             if row is None:
                 n_unmatched += 1
                 continue
@@ -193,18 +195,17 @@ class _Offline:
         counter = EventCounter(item_idx, timestamp, n_items=log.n_items)
         proposer = recommender.proposer
         retriever = replace(proposer.retriever, counter=counter)
-        return _Offline(
-            recommender.with_proposer(replace(proposer, retriever=retriever)),
-            events,
-            items,
-            profiles,
-        )
+        offline = copy(recommender)
+        offline.proposer = replace(proposer, retriever=retriever)
+        return _Offline(offline, events, items, profiles)
 
     def item_idx(self, item_id: int) -> int | None:
         return self.recommender.catalogue.item_idx(item_id)
 
-    def each(self, requests: Sequence[LoggedRequest]):  # type: ignore[no-untyped-def]
-        """(request, batch of one, survivors, stored features) of each; parquet is joined once."""
+    def each(
+        self, requests: Sequence[LoggedRequest]
+    ) -> Iterator[tuple[LoggedRequest, RequestBatch, Candidates, StoredFeatures]]:
+        """Each request as a batch of one, its survivors and their rows; parquet is joined once."""
         found = [(request, *self._propose(request)) for request in requests]
         if not found:
             return

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from ml_platform.data.interactions import Queries
+from ml_platform.operations.concentration import Concentration, measure_concentration
 from ml_platform.operations.drift_causes import PREDICTION, Finding
 from ml_platform.operations.health import Calibration, calibration_edges, measure_calibration
 from ml_platform.operations.reference_profile import Monitored, ReferenceProfile, build_profile
@@ -43,20 +44,31 @@ FILE = "reference.npz"
 RANKER_OWNER = "video_recommendation.ranking"
 ACTIVITY = (*ITEM_ACTIVITY.schema.names[:5], "age_days")
 """Columns that the event counters feed, through the feature set item_activity."""
+BLOCKS, BLOCK_EVENTS = 30, (50, 1000)
+"""Blocks that the training log is cut into for its concentration, and their least and most events."""
 RECENT = ("log_count_1d", "log_count_7d", "log_count_30d", "trend")
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Distribution of the shown rows (the last column is the score), and their calibration."""
+    """What live traffic is compared with.
+
+    Attributes:
+        profile: Distribution of the shown rows; the last column is the score.
+        calibration: Of the shown scores.
+        concentration: How the training log's events crowd on items.
+    """
 
     profile: ReferenceProfile
     calibration: Calibration
+    concentration: Concentration
 
     def save(self, path: Path) -> None:
         """Writes one npz file."""
         calibration = {f"c.{name}": part for name, part in self.calibration.arrays().items()}
-        np.savez(path, **self.profile.arrays(), **calibration)  # type: ignore[arg-type]
+        events = {f"e.{name}": np.asarray(v) for name, v in vars(self.concentration).items()}
+        arrays = {**self.profile.arrays(), **calibration, **events}
+        np.savez(path, **arrays)  # type: ignore[arg-type]
 
     @staticmethod
     def load(path: Path) -> Reference:
@@ -64,7 +76,12 @@ class Reference:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
         calibration = {name[2:]: part for name, part in arrays.items() if name.startswith("c.")}
-        return Reference(ReferenceProfile.of_arrays(arrays), Calibration.of_arrays(calibration))
+        events = {name[2:]: part.item() for name, part in arrays.items() if name.startswith("e.")}
+        return Reference(
+            ReferenceProfile.of_arrays(arrays),
+            Calibration.of_arrays(calibration),
+            Concentration(**events),
+        )
 
 
 def monitored_columns() -> tuple[Monitored, ...]:
@@ -87,15 +104,20 @@ def build_reference(
         score: f64[C], that ranker's.
         queries: The Q requests.
     """
-    probability = cross_fitted(score, held_out.watched, queries.user_idx[held_out.owner])
     rows = shown_rows(recommender, held_out, score, queries)
-    users = queries.user_idx[held_out.owner[rows]]
-    shown, watched = probability[rows], held_out.watched[rows]
-    matrix = np.column_stack([held_out.features[rows], shown])
-    edges = calibration_edges(shown)
+    owner = queries.user_idx[held_out.owner]
+    users, watched = owner[rows], held_out.watched[rows]
+    # The distribution is that of the deployed map, whose steps are served; the calibration is not.
+    shown = recommender.calibrator.probability(score[rows])
+    honest = cross_fitted(score, held_out.watched, owner)[rows]
+    items, _ = recommender.training_events()
+    block = int(np.clip(len(items) // BLOCKS, *BLOCK_EVENTS))
     return Reference(
-        build_profile(matrix, users, monitored_columns()),
-        measure_calibration(shown, watched, users, edges),
+        build_profile(
+            np.column_stack([held_out.features[rows], shown]), users, monitored_columns()
+        ),
+        measure_calibration(honest, watched, users, calibration_edges(honest)),
+        measure_concentration(items, block),
     )
 
 

@@ -25,7 +25,8 @@ class SlowProxy:
 
     def __init__(self, socket: Path, store: Path) -> None:
         self.delay_s = 0.0
-        self._socket, self._store = socket, store
+        self.socket = socket
+        self._store = store
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="slow-proxy")
@@ -47,7 +48,7 @@ class SlowProxy:
         self._loop.close()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_unix_server(self._serve, str(self._socket))
+        self._server = await asyncio.start_unix_server(self._serve, str(self.socket))
 
     async def _close(self) -> None:
         self._server.close()

@@ -160,7 +160,7 @@ def survive(
         complete_s = _until_visible(server.url, marker, ended)
         time.sleep(plan.after_s)
         replies = traffic.stop()
-    known = {event.event_id for event in marker} if all(acknowledged) else set()
+    known = {event.event_id for event in marker} if acknowledged == [True] else set()
     known |= acknowledged_ids(replies)
     sent = [*marker, *events]
     state = read_state(store, plan.mark, (event.user_id for event in sent))

@@ -34,11 +34,13 @@ class StoreFault:
 
     Attributes:
         name: In keys of the results.
-        words: For tables and plots.
+        label: In tables.
+        words: Beside numbers and in plots.
         inflict: Does it; see the module.
     """
 
     name: str
+    label: str
     words: str
     inflict: Callable[[Midway], float]
 
@@ -64,17 +66,22 @@ def embedded_faults(socket: Path, *, flapping_s: float) -> list[StoreFault]:
         kills = max(2, round(flapping_s / FLAP_EVERY_S))
         for number in range(kills - 1):
             kill_if_there(socket)
-            if number == kills // 2:
+            if number == (kills - 1) // 2:
                 midway()
             time.sleep(FLAP_EVERY_S)
         kill_if_there(socket)
         return time.monotonic()
 
     return [
-        StoreFault("stopped", "embedded store killed", once(signal.SIGKILL)),
+        StoreFault("stopped", "store killed", "embedded store killed", once(signal.SIGKILL)),
         # Never continued: the server has to notice and to replace it.
-        StoreFault("hanging", "embedded store frozen", once(signal.SIGSTOP)),
-        StoreFault("flapping", f"embedded store killed every second for {flapping_s:g} s", flap),
+        StoreFault("hanging", "store frozen", "embedded store frozen", once(signal.SIGSTOP)),
+        StoreFault(
+            "flapping",
+            "store flapping",
+            f"embedded store killed every second for {flapping_s:g} s",
+            flap,
+        ),
     ]
 
 
@@ -114,10 +121,25 @@ def outside_faults(store: EmbeddedServer, proxy: SlowProxy, *, fault_s: float) -
         return inflict
 
     return [
-        StoreFault("outside_stopped", f"outside store gone for {fault_s:g} s, back empty", stop),
-        StoreFault("outside_hanging", f"outside store frozen for {fault_s:g} s", hang),
+        StoreFault(
+            "outside_stopped",
+            "outside store gone",
+            f"outside store gone for {fault_s:g} s, back empty",
+            stop,
+        ),
+        StoreFault(
+            "outside_hanging",
+            "outside store frozen",
+            f"outside store frozen for {fault_s:g} s",
+            hang,
+        ),
         *(
-            StoreFault(f"outside_slow_{ms}ms", f"outside store {ms} ms late", slow(ms))
+            StoreFault(
+                f"outside_slow_{ms}ms",
+                f"outside, {ms} ms late",
+                f"answers of the outside store {ms} ms late for {fault_s:g} s",
+                slow(ms),
+            )
             for ms in DELAYS_MS
         ),
     ]

@@ -66,7 +66,7 @@ def mixed_answers(
 
 
 def renumbered(item_ids: np.ndarray, number: int) -> np.ndarray:
-    """i64[I], still ascending: all but the first SHARED_ITEMS ids shifted for version ``number``."""
+    """i64[I], still ascending: for version ``number`` all but the first SHARED_ITEMS are shifted."""
     shifted = item_ids + number * ID_STEP
     shifted[:SHARED_ITEMS] = item_ids[:SHARED_ITEMS]
     return shifted
@@ -131,9 +131,7 @@ def light_mark(folder: Path) -> VersionMark:
     """How answers of a light bundle look."""
     manifest = check_light(folder)
     item_ids = renumbered(np.arange(LIGHT_ITEMS, dtype=np.int64) * 10 + 1, manifest["number"])
-    return VersionMark(
-        manifest["version"], tuple(item_ids.tolist()), manifest["exploration_place"]
-    )
+    return VersionMark(manifest["version"], tuple(item_ids.tolist()), manifest["exploration_place"])
 
 
 def _exploration_place(k: int, number: int) -> int:

@@ -85,7 +85,7 @@ def print_versions(artifacts: Path, console: Console, *, prune: int | None = Non
         command = f"make diff A={PRODUCTION} B={CANDIDATE}"
         console.print(f"`{command}` compares, `make promote` promotes {aliases[CANDIDATE]}")
     if PREVIOUS in aliases:
-        console.print(f"`make rollback` goes back to {aliases[PREVIOUS]}")
+        console.print(f"`make rollback` would make {aliases[PREVIOUS]} production again")
 
 
 def promote(artifacts: Path, console: Console, version: str | None = None) -> Promotion:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,8 +32,8 @@ from typing import Any, Literal
 from ml_platform.serving.event_log import EventLog
 from ml_platform.serving.metrics import ServiceMetrics
 from ml_platform.serving.request_log import RequestLog
-from ml_platform.serving.stages import RequestStages
-from ml_platform.serving.store import StoreUnavailableError, open_store
+from ml_platform.serving.stages import Degradation, RequestStages
+from ml_platform.serving.store import SOCKET_TIMEOUT_S, StoreUnavailableError, open_store
 from video_recommendation.config import ServingConfig
 from video_recommendation.serving.clock import ServerClock
 from video_recommendation.serving.models import Answer, ListRequest, ServedModel
@@ -76,6 +76,8 @@ class ServingSettings:
     """Run by each computing thread when it starts; some libraries count threads for each."""
     monotonic: Callable[[], float] = time.monotonic
     """Seconds that pass on the server's clock; a simulation stops them and moves the clock."""
+    store_timeout_s: float = SOCKET_TIMEOUT_S
+    """Longest wait for one command of the store."""
 
     @staticmethod
     def of(config: ServingConfig, data_dir: Path, **more: Any) -> ServingSettings:
@@ -118,7 +120,9 @@ class ServingEngine:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(settings.data_dir / "events.sqlite")
         try:
-            self.store = open_store(settings.redis_url, settings.data_dir)
+            self.store = open_store(
+                settings.redis_url, settings.data_dir, timeout_s=settings.store_timeout_s
+            )
         except Exception:
             self.log.close()
             raise
@@ -218,17 +222,18 @@ class ServingEngine:
         """Recommendations for a user, by the version that the router chose or by production."""
         candidate, router = self.candidate, self.router
         if candidate is None or router is None or router(request.user_id) != "candidate":
-            return self._by_production(request, self._stages(self.production, request))
+            return self._by_production(request)
         stages = self._stages(candidate, request)
         answer = candidate.recommend(request, stages, slot="candidate")
         if answer is not None:
             return answer
-        again = self._stages(self.production, request)
-        again.degradations += stages.degradations
-        return replace(self._by_production(request, again), candidate_failed=True)
+        return replace(self._by_production(request, stages.degradations), candidate_failed=True)
 
-    def _by_production(self, request: ListRequest, stages: RequestStages) -> Answer:
-        answer = self.production.recommend(request, stages, slot="production")
+    def _by_production(self, request: ListRequest, before: Sequence[Degradation] = ()) -> Answer:
+        model = self.production  # once: a swap may come between any two lines
+        stages = self._stages(model, request)
+        stages.degradations += before
+        answer = model.recommend(request, stages, slot="production")
         if answer is None:
             raise TypeError("production's ladder ended without a list")
         return answer

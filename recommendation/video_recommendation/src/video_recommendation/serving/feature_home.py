@@ -26,7 +26,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from feature_engineering.counters import EventCounter
-from feature_engineering.feature_sets import NO_ROW
+from feature_engineering.feature_sets import NO_ROW, FeatureSet
 from feature_engineering.online_store import CountRows, OnlineStore, count_nothing, read_together
 from ml_platform.serving.stages import StageError
 from ml_platform.serving.store import Store
@@ -54,9 +54,12 @@ class FeaturesUnusableError(StageError):
 class ReadsStoredFeatures(Protocol):
     """A recommender whose ``recommend`` takes ``features``, a ``FeatureReader``."""
 
-    catalogue: Catalogue
     users: Users
     reads_stored_features: bool
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items whose rows are kept."""
 
 
 class FeatureHome:
@@ -67,6 +70,7 @@ class FeatureHome:
         store: Where rows live.
         prefix: Of all keys.
         count: Told of hits, missing and stale rows.
+        profile_set: What a profile is; another one only to show what a second opinion does.
     """
 
     def __init__(
@@ -76,11 +80,12 @@ class FeatureHome:
         prefix: str,
         *,
         count: CountRows = count_nothing,
+        profile_set: FeatureSet = USER_PROFILE,
     ) -> None:
         self._item_ids = np.asarray(recommender.catalogue.item_ids, dtype=np.int64)
         self._users = recommender.users
         self.items = OnlineStore(ITEM_ACTIVITY, store, namespace=prefix, count=count)
-        self.profiles = OnlineStore(USER_PROFILE, store, namespace=prefix, count=count)
+        self.profiles = OnlineStore(profile_set, store, namespace=prefix, count=count)
         self._written = (NO_ROW, -1)  # minute, events before it
         self._lock = threading.Lock()
 

@@ -16,6 +16,7 @@ less than that; then the count starts again from the training events, so nothing
 
 from __future__ import annotations
 
+import threading
 from typing import cast
 
 import numpy as np
@@ -31,7 +32,7 @@ CHUNK_EVENTS = 65_536
 
 
 class LivePopularity:
-    """Counter and 30-day counts. `refresh` is for one background thread; reading is for all.
+    """Counter and 30-day counts. `refresh` is for background threads; reading is for all.
 
     Args:
         recommender: Supplies training events.
@@ -47,6 +48,9 @@ class LivePopularity:
         self._store = store
         self._key = f"{prefix}events"
         self._n_live = 0
+        # The keeper and a deployment that has just installed this version may both refresh; one
+        # that saw the new counter with the old `_n_live` would count the same events again.
+        self._refreshing = threading.Lock()
         self.counter = self._trained
         self.counts = window_counts(self.counter, now)
 
@@ -56,6 +60,10 @@ class LivePopularity:
         Raises:
             StoreUnavailableError: The store is down; the old view stays.
         """
+        with self._refreshing:
+            self._refresh(now)
+
+    def _refresh(self, now: int) -> None:
         counter, n_live = self.counter, self._n_live
         length, new = self._read(n_live)
         if length < n_live:

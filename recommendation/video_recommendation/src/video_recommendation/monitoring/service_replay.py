@@ -156,10 +156,12 @@ def _play(
     answers: list[dict[str, Any]] = []
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
+        asked_at = -plan.ask_every
         for number, row in enumerate(rows):
             engine.clock.advance_to(int(log.timestamp[row]))
             user_id = int(log.user_ids[log.user_idx[row]])
-            if number % plan.ask_every == 0:
+            if number >= asked_at + plan.ask_every and _begins_second(data, int(row)):
+                asked_at = number
                 keep(engine)
                 answers.append(_ask(connection, user_id, plan.k))
                 if len(answers) % plan.unknown_every == 0:
@@ -168,6 +170,17 @@ def _play(
     finally:
         connection.close()
     return answers
+
+
+def _begins_second(data: SystemData, row: int) -> bool:
+    """Whether a row is its user's first of that second.
+
+    Within one second there is no before and after to be rebuilt: of two events with one timestamp
+    the log cannot say which one a request between them had seen.
+    """
+    log = data.log
+    same_user = row > 0 and log.user_idx[row - 1] == log.user_idx[row]
+    return not (same_user and log.timestamp[row - 1] == log.timestamp[row])
 
 
 def _event(data: SystemData, row: int, user_id: int) -> dict[str, Any]:
