@@ -25,11 +25,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from ml_platform.operations.drift_causes import Finding, Severity
 
 N_BINS = 10
 RESAMPLES = 500
+CERTAINTY = 3.5
+"""Standard errors that a change must be away from none: once in 2,000 looks, and looks are many."""
 CALIBRATION_EFFECT = 0.2
 """A fifth of the mean prediction: at that size products of probabilities start to mislead."""
 
@@ -137,16 +140,17 @@ def measure_calibration(
 def calibration_drift(reference: Calibration, now: Calibration, owner: str) -> Finding | None:
     """Whether predictions became wrong: the level, or the shape beyond the reference's own error.
 
-    The level counts when its whole interval lies on one side of the reference's and the ratio
-    differs by `CALIBRATION_EFFECT`; the shape when its excess over the reference's is that share of
-    the mean prediction.
+    The level counts when the ratio differs from the reference's by `CALIBRATION_EFFECT`, the shape
+    when its excess over the reference's is that share of the mean prediction; both only beyond
+    `CERTAINTY` standard errors, which the intervals tell.
     """
     level = now.ratio[0] / max(reference.ratio[0], 1e-9)
-    apart = now.ratio[1] > reference.ratio[2] or now.ratio[2] < reference.ratio[1]
-    level_moved = apart and abs(np.log(max(level, 1e-9))) > np.log1p(CALIBRATION_EFFECT)
+    level_moved = _certain(reference.ratio, now.ratio) and (
+        abs(np.log(max(level, 1e-9))) > np.log1p(CALIBRATION_EFFECT)
+    )
     mean = float((now.count * now.predicted).sum() / now.n)
     shape = (now.excess - reference.excess) / max(mean, 1e-9)
-    shape_moved = shape > CALIBRATION_EFFECT and now.error[1] > reference.error[2]
+    shape_moved = shape > CALIBRATION_EFFECT and _certain(reference.error, now.error)
     if not level_moved and not shape_moved:
         return None
     word = "too high" if now.ratio[0] < reference.ratio[0] else "too low"
@@ -169,6 +173,12 @@ def calibration_drift(reference: Calibration, now: Calibration, owner: str) -> F
         direction="up" if now.ratio[0] > reference.ratio[0] else "down",
         sentence=text,
     )
+
+
+def _certain(one: tuple[float, float, float], two: tuple[float, float, float]) -> bool:
+    """Whether two values (value, low, high) differ by `CERTAINTY` standard errors."""
+    errors = [(high - low) / (2 * stats.norm.isf(0.025)) for _, low, high in (one, two)]
+    return bool(abs(one[0] - two[0]) > CERTAINTY * np.hypot(*errors))
 
 
 def _cluster_sums(

@@ -57,10 +57,11 @@ def run_experiments(run: Run, *, quick: bool) -> None:
     )
     people = returning_users(data)
     with run.progress.stage("A/A tests, read once", settings.n_seeds) as step:
-        analyses = false_alarms.fixed_end(people, settings, step)
+        draws = false_alarms.draw_experiments(people, settings)
+        analyses = false_alarms.fixed_end(people, draws, step)
     with run.progress.stage("A/A tests, read daily; then an effect", 2 * settings.n_seeds) as step:
-        peeks = false_alarms.peeking(people, settings, step)
-        price = false_alarms.price_of_looking(people, settings, step)
+        peeks = false_alarms.peeking(people, draws, settings.looks, step)
+        price = false_alarms.price_of_looking(people, draws, settings.looks, step)
     with run.progress.stage("CUPED, five metrics", 5 * settings.n_seeds) as step:
         rows = _cuped_rows(data, settings, step)
     n_points = len(settings.power_users) * settings.power_seeds

@@ -11,6 +11,7 @@ read every day, against the always-valid one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,14 @@ from video_recommendation.experiments.settings import ExperimentSettings
 from video_recommendation.progress import Step
 
 ALPHA = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Users of one experiment: rows of the population i32[n], and who is treated bool[n]."""
+
+    rows: np.ndarray
+    treated: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Peeking:
     """What daily looks do.
 
     Attributes:
-        days: i64[L], users so far at each look.
+        users: i64[L], users so far at each look.
         fixed, always_valid: L estimates, the share of tests that raised an alarm by that look.
         found_effect: Mean size of the effect, as a share of the control mean, that a peeker
             reports who stops at the first alarm; the truth is 0.
@@ -84,14 +93,23 @@ def share(hits: int, trials: int) -> Estimate:
     return Estimate(hits / trials, float(interval.low), float(interval.high), trials)
 
 
-def fixed_end(
-    population: Population, settings: ExperimentSettings, step: Step
-) -> tuple[Analysis, ...]:
+def draw_experiments(population: Population, settings: ExperimentSettings) -> tuple[Draw, ...]:
+    """The users of every experiment and who of them is treated, by salted hash."""
+    draws = []
+    for seed in range(settings.n_seeds):
+        rng = np.random.default_rng((settings.seed, seed))
+        rows = rng.integers(len(population), size=settings.n_users, dtype=np.int32)
+        salt = f"aa-{settings.seed}-{seed}"
+        treated = buckets(np.arange(settings.n_users), salt) < N_BUCKETS // 2
+        draws.append(Draw(rows, treated))
+    return tuple(draws)
+
+
+def fixed_end(population: Population, draws: Sequence[Draw], step: Step) -> tuple[Analysis, ...]:
     """False alarms of five analyses of the same experiments, each read once at its end."""
     alarms = dict.fromkeys(("naive_events", "delta", "delta_cuped", "welch", "welch_cuped"), 0)
-    for seed in range(settings.n_seeds):
-        rows, treated = _draw(population, settings, seed)
-        sides = (rows[~treated], rows[treated])
+    for draw in draws:
+        sides = (draw.rows[~draw.treated], draw.rows[draw.treated])
         means = [population.events_per_user(side) for side in sides]
         ratios = [population.liked_share(side) for side in sides]
         found = {
@@ -112,7 +130,7 @@ def fixed_end(
         "welch_cuped": ("events per user", "Welch's t, CUPED"),
     }
     return tuple(
-        Analysis(key, *words[key], share(count, settings.n_seeds)) for key, count in alarms.items()
+        Analysis(key, *words[key], share(count, len(draws))) for key, count in alarms.items()
     )
 
 
@@ -127,78 +145,69 @@ def naive_event_test(population: Population, control: np.ndarray, treated: np.nd
     return float(2 * stats.norm.sf(abs(b / n_b - a / n_a) / variance**0.5))
 
 
-def peeking(population: Population, settings: ExperimentSettings, step: Step) -> Peeking:
+def peeking(population: Population, draws: Sequence[Draw], looks: int, step: Step) -> Peeking:
     """Users arrive, a batch every day; the test is read every day, in two ways."""
-    fixed = np.zeros((settings.n_seeds, settings.looks), dtype=np.bool_)
+    fixed = np.zeros((len(draws), looks), dtype=np.bool_)
     always = np.zeros_like(fixed)
     reported = []
-    for seed in range(settings.n_seeds):
-        rows, treated = _draw(population, settings, seed)
-        p_fixed, sequence, relative = _daily(population.events[rows], treated, settings)
-        fixed[seed] = p_fixed < ALPHA
-        always[seed] = [look.excludes_zero for look in sequence]
-        if fixed[seed].any():
-            reported.append(abs(relative[np.argmax(fixed[seed])]))
+    for number, draw in enumerate(draws):
+        p_fixed, sequence, relative = _daily(population.events[draw.rows], draw.treated, looks)
+        fixed[number] = p_fixed < ALPHA
+        always[number] = [look.excludes_zero for look in sequence]
+        if fixed[number].any():
+            reported.append(abs(relative[np.argmax(fixed[number])]))
         step(1)
     return Peeking(
-        users=np.arange(1, settings.looks + 1) * settings.n_users // settings.looks,
+        users=np.arange(1, looks + 1) * len(draws[0].rows) // looks,
         fixed=_by_look(fixed),
         always_valid=_by_look(always),
         found_effect=float(np.mean(reported)) if reported else 0.0,
     )
 
 
-def price_of_looking(population: Population, settings: ExperimentSettings, step: Step) -> Price:
+def price_of_looking(
+    population: Population, draws: Sequence[Draw], looks: int, step: Step
+) -> Price:
     """The same experiments with an effect: some events happen twice on the treated side."""
     past = spread(population.events_per_user())
-    lift = minimum_detectable_effect(past, settings.n_users) / past.mean
-    fixed, stops = 0, []
-    for seed in range(settings.n_seeds):
-        rows, treated = _draw(population, settings, seed)
-        rng = np.random.default_rng((settings.seed, 7, seed))
-        events = population.events[rows]
+    lift = minimum_detectable_effect(past, len(draws[0].rows)) / past.mean
+    fixed = 0
+    stops: list[int] = []
+    for number, draw in enumerate(draws):
+        rng = np.random.default_rng((7, number))
+        events = population.events[draw.rows]
         extra = rng.binomial(events.astype(np.int64), min(lift, 1.0))
-        p_fixed, sequence, _ = _daily(events + np.where(treated, extra, 0), treated, settings)
+        moved = events + np.where(draw.treated, extra, 0)
+        p_fixed, sequence, _ = _daily(moved, draw.treated, looks)
         fixed += p_fixed[-1] < ALPHA
-        found = [place for place, look in enumerate(sequence, start=1) if look.low > 0]
-        stops += found[:1]
+        stops += [day for day, look in enumerate(sequence, start=1) if look.low > 0][:1]
         step(1)
     return Price(
         lift=lift,
-        fixed=share(fixed, settings.n_seeds),
-        always_valid=share(len(stops), settings.n_seeds),
-        stopped_after=float(np.mean(stops)) / settings.looks if stops else 1.0,
+        fixed=share(fixed, len(draws)),
+        always_valid=share(len(stops), len(draws)),
+        stopped_after=float(np.mean(stops)) / looks if stops else 1.0,
     )
 
 
 def _daily(
-    values: np.ndarray, treated: np.ndarray, settings: ExperimentSettings
+    values: np.ndarray, treated: np.ndarray, n_looks: int
 ) -> tuple[np.ndarray, list[AlwaysValid], np.ndarray]:
     """At each look: the fixed test's p f64[L], the always-valid reading, the effect f64[L]."""
     arms = [Moments(0, 0.0, 0.0), Moments(0, 0.0, 0.0)]
     looks = []
     sequence = []
-    for day in np.array_split(np.arange(len(values)), settings.looks):
+    for day in np.array_split(np.arange(len(values)), n_looks):
         for arm, side in enumerate((~treated, treated)):
             arms[arm] = arms[arm].plus(Moments.of(values[day][side[day]]))
         looks.append(tuple(arms))
-        sequence.append(always_valid_difference(*arms, alpha=ALPHA, design_n=settings.n_users))
+        sequence.append(always_valid_difference(*arms, alpha=ALPHA, design_n=len(values)))
     table = np.array([[(m.mean, m.variance, m.n) for m in look] for look in looks])
     (mean_a, var_a, n_a), (mean_b, var_b, n_b) = table.transpose(1, 2, 0)
     p_fixed = stats.ttest_ind_from_stats(
         mean_b, np.sqrt(var_b), n_b, mean_a, np.sqrt(var_a), n_a, equal_var=False
     ).pvalue
     return np.asarray(p_fixed), sequence, mean_b / mean_a - 1
-
-
-def _draw(
-    population: Population, settings: ExperimentSettings, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Users of one experiment i64[n], and who of them is treated bool[n]."""
-    rng = np.random.default_rng((settings.seed, seed))
-    rows = rng.integers(len(population), size=settings.n_users)
-    salt = f"aa-{settings.seed}-{seed}"
-    return rows, buckets(np.arange(settings.n_users), salt) < N_BUCKETS // 2
 
 
 def _by_look(alarms: np.ndarray) -> tuple[Estimate, ...]:

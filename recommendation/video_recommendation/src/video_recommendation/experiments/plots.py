@@ -41,7 +41,7 @@ def false_alarms_figure(analyses: Sequence[Analysis], note: str) -> Figure:
     axes.set_xlim(0.01, 1)
     axes.set_xticks([0.01, 0.05, 0.2, 1.0])
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_xlabel(f"experiments without an effect that find one. {note}")
+    axes.set_xlabel(f"experiments without an effect that find one. {note}".rstrip(" ."))
     return figure
 
 
@@ -51,11 +51,13 @@ def peeking_figure(found: Peeking, note: str) -> Figure:
     _band(axes, found.users, found.fixed, ORANGE, "fixed-size test, read daily")
     _band(axes, found.users, found.always_valid, BLUE, "always-valid test, read daily")
     axes.axhline(PROMISED, color=GREY, linestyle="--", linewidth=1)
-    axes.text(found.users[0], PROMISED + 0.004, "promised: 5%", fontsize=8.5, color="0.3")
+    axes.text(
+        found.users[-1], PROMISED + 0.004, "promised: 5%", fontsize=8.5, color="0.3", ha="right"
+    )
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylabel("A/A tests with an alarm so far")
-    axes.set_xlabel(f"users so far. {note}")
+    axes.set_xlabel(f"users so far. {note}".rstrip(" ."))
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.95))
     return figure
 
@@ -83,7 +85,7 @@ def power_figure(curve: PowerCurve, note: str) -> Figure:
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylabel("power at 5%")
-    axes.set_xlabel(f"users in both arms; in the legend: users for 80%. {note}")
+    axes.set_xlabel(f"users in both arms; in the legend: users for 80%. {note}".rstrip(" ."))
     axes.legend(frameon=False, loc="lower right", fontsize=9)
     return figure
 

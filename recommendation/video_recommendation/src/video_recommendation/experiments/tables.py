@@ -24,13 +24,11 @@ ENOUGH = 500
 
 
 def percent(found: Estimate, digits: int = 1) -> Cell:
-    """5.1% with the ends of its interval."""
+    """5.1% ±1.3, half the width of its interval."""
     if found.low is None or found.high is None:
         return Cell(f"{found.value:.{digits}%}")
-    return Cell(
-        f"{found.value:.{digits}%}",
-        f" [{100 * found.low:.{digits}f}, {100 * found.high:.{digits}f}]",
-    )
+    half = 50 * (found.high - found.low)
+    return Cell(f"{found.value:.{digits}%}", f" ±{half:.{digits}f}")
 
 
 def false_alarm_grid(analyses: Sequence[Analysis], flag: str, settings: ExperimentSettings) -> Grid:
@@ -48,7 +46,8 @@ def false_alarm_grid(analyses: Sequence[Analysis], flag: str, settings: Experime
             flag,
             "Users are assigned, so users are the unit. One user's events are alike: counted one "
             "by one they look like far more evidence than they are. A bootstrap over events "
-            "would be wrong in the same way.",
+            "would be wrong in the same way. Counts with a heavy tail make Welch's t a little "
+            "cautious, not wrong. ± is half the width of a 95% interval.",
         ),
     )
 

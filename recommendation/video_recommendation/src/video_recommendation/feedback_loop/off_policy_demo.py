@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from scipy import stats
 
 from ml_platform.evaluation.intervals import Estimate
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 SYSTEM = "video_recommendation"
 Studies = dict[int, dict[tuple[str, str], Record]]
 COLOURS = dict(zip(ESTIMATORS, (GREY, ORANGE, PINK, BLUE, GREEN), strict=True))
+DASHES = {"doubly_robust": "--"}  # it often lies upon SNIPS
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,14 @@ def error_figure(studies: Studies, note: str) -> Figure:
         for name in ESTIMATORS:
             errors = [studies[n][target, name].rmse / studies[n][target, name].truth for n in sizes]
             axes.plot(sizes, errors, color=COLOURS[name], marker="o", markersize=4,
-                      label=LABELS[name])  # fmt: skip
+                      label=LABELS[name], linestyle=DASHES.get(name, "-"))  # fmt: skip
         axes.set_title(f"target: {target}", loc="left", fontsize=10)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks(sizes, [f"{n:,}" for n in sizes], fontsize=8)
         axes.minorticks_off()
         axes.set_xlabel("logged decisions")
+    panels[0].yaxis.set_major_locator(FixedLocator([0.03, 0.1, 0.3, 1.0]))
     panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     panels[0].yaxis.set_minor_formatter(NullFormatter())
     panels[0].set_ylabel("typical error, share of the truth")
@@ -179,11 +181,11 @@ def _unlogged_grid(found: dict[tuple[str, str], Record], n: int, note: str) -> G
         _faulty_rows(found),
         sentences(
             note,
-            "The log shows what the old policy liked far more often than 1 in 20, and IPS takes all of "
-            "it as the target's doing. SNIPS divides a constant propensity away, which is luck of "
-            "targets that always take one item: it then averages the rows that agree with them. "
-            "Weights pass: logs in which the weights average 1 within "
-            "three standard errors; with true propensities they all but always do.",
+            "The log shows what the old policy liked far more often than 1 in 20, and IPS takes "
+            "all of it as the target's doing. SNIPS divides a constant propensity away, which is "
+            "luck of targets that always take one item: it then averages the rows that agree "
+            "with them. Weights pass: logs in which the weights average 1 within three standard "
+            "errors; with true propensities they all but always do.",
         ),
     )
 

@@ -3,12 +3,12 @@
 In: a ``World``. Out: a ``Slot`` (who may see what, with which reward, all known exactly), logs
 drawn from it, and estimates of other policies' values beside the truth.
 
-The slot is the exploration slot of a page: everything else of the page is decided as ever, and this
-one position is filled from a pool of A items with known probabilities. (The re-ranker of this system
-draws it uniformly; here it prefers high scores and explores with ``EXPLORE``, so that propensities
-differ and it matters whether they were logged.) So an action is an item, and
-its propensity is one number, not that of a whole list (see ``ml_platform.operations.off_policy``).
-The pool of a user holds the next-best unseen items of a model that was trained on the history. The
+The slot is the exploration slot of a page: everything else of the page is decided as ever, and
+this one position is filled from a pool of A items with known probabilities. So an action is an
+item, and its propensity is one number, not that of a whole list (see
+``ml_platform.operations.off_policy``). The re-ranker of this system draws the slot uniformly; here
+it prefers high scores and explores with ``EXPLORE``, so that propensities differ, and whether they
+were logged matters. The pool of a user holds the next-best unseen items of a model that was trained on the history. The
 reward is a watch; how often the position is looked at is part of it.
 
 Legend: U users, A items of the pool, N logged decisions, F columns of the reward model.

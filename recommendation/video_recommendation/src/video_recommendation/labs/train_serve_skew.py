@@ -70,7 +70,7 @@ def measure(
         source=Source.of(data),
         protocol=(
             f"{data.name}: LambdaMART of {settings.n_trees} trees, {len(funnel.test.queries)} test "
-            f"queries, full catalogue; drift: {WINDOW_ROWS:,} rows on either side, clustered by user"
+            f"queries, full catalogue; drift: {WINDOW_ROWS:,} rows on either side, by user"
         ),
         main=Comparison(
             f"Serving computes {feature} from a history in the wrong order",

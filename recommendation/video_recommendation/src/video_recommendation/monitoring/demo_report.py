@@ -16,7 +16,8 @@ from ml_platform.evaluation.results import Results, write_atomic
 from ml_platform.operations.drift_monitor import DriftReport
 from ml_platform.operations.reference_profile import FALSE_ALARM_RATE
 from video_recommendation.data import SystemData
-from video_recommendation.monitoring.demo import FAULTS, DriftDemo
+from video_recommendation.monitoring.demo import FAULTS, POPULARITY, DriftDemo
+from video_recommendation.monitoring.drift_replay import Detection, EventWatch
 from video_recommendation.reporting.plot_style import new_figure, png
 
 STAGE = "drift"
@@ -44,8 +45,10 @@ def print_demo(console: Console, found: DriftDemo, data: SystemData, *, quick: b
         highlight=False,
     )
     for fault, detection in zip(FAULTS, found.detections, strict=True):
-        delay = f"named after {detection.delay} requests" if detection.delay else "NOT NAMED"
-        console.print(f"\n[bold]{fault.name}[/bold]: {fault.truth}; {delay}", highlight=False)
+        console.print(f"\n[bold]{fault.name}[/bold]: {fault.truth}", highlight=False)
+        console.print(f"  in the lists: {_delays(detection)}", highlight=False)
+        if fault is POPULARITY and found.events is not None:
+            _print_events(console, found.events)
         for line in detection.report.conclusions:
             console.print(Text(f"  => {line}", style="bold yellow"))
         _print_report(console, detection.report)
@@ -78,14 +81,25 @@ def record_demo(results: Results, found: DriftDemo, data: SystemData) -> None:
     for fault, detection in zip(FAULTS, found.detections, strict=True):
         key = f"{STAGE}/{fault.name.replace(' ', '_')}"
         how = f"{origin}; injected: {fault.truth}; {against}"
-        results.add(f"{key}/named", float(detection.delay is not None), protocol=how)
-        if detection.delay is not None:
-            results.add(f"{key}/delay_requests", float(detection.delay), protocol=how)
+        by_events = fault is POPULARITY and found.events is not None and found.events.finding
+        named = detection.named is not None or bool(by_events)
+        results.add(f"{key}/named", float(named), protocol=how)
+        if detection.seen is not None:
+            results.add(f"{key}/seen_after_requests", detection.seen, protocol=how)
+        if detection.named is not None:
+            results.add(f"{key}/named_after_requests", detection.named, protocol=how)
         findings = detection.report.findings
         results.add(f"{key}/features_found", float(len(findings)), protocol=how)
         if findings:
             worst = max(findings, key=lambda f: f.psi - f.noise)
             results.add(f"{key}/largest_psi", worst.psi, protocol=f"{how}; of {worst.feature}")
+    if found.events is not None:
+        n = len(found.events.sound)
+        how = f"{data.name}; events of the test window by time, against blocks of the training log"
+        results.add(f"{STAGE}/events/false_alarms", found.events.sound.sum(), protocol=how, n=n)
+        if found.events.delay is not None:
+            how += f"; injected from the middle on: {POPULARITY.truth}"
+            results.add(f"{STAGE}/events/named_after_events", found.events.delay, protocol=how)
     if found.skew is not None:
         how = f"{origin}; nothing injected; all shown items against the training reference"
         results.add(f"{STAGE}/training/features_found", len(found.skew.findings), protocol=how)
@@ -148,6 +162,25 @@ def _print_report(console: Console, report: DriftReport) -> None:
     more = len(report.findings) - MOST_FINDINGS
     if more > 0:
         console.print(f"  and {more} more", highlight=False)
+
+
+def _print_events(console: Console, events: EventWatch) -> None:
+    named = f"named after {events.delay} events" if events.finding else "NOT NAMED"
+    console.print(
+        f"  in the events: {named}; without the burst {int(events.sound.sum())} of "
+        f"{len(events.sound)} windows gave an alarm",
+        highlight=False,
+    )
+    if events.finding is not None:
+        console.print(Text(f"  => {events.finding.sentence}", style="bold yellow"))
+
+
+def _delays(detection: Detection) -> str:
+    if detection.seen is None:
+        return "nothing was found"
+    if detection.named is None:
+        return f"something was found after {detection.seen} requests, the cause was not named"
+    return f"found after {detection.seen} requests, named after {detection.named}"
 
 
 def _print_calibration(console: Console, found: DriftDemo) -> None:

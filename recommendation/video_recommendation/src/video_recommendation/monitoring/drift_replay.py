@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ml_platform.data.interactions import Queries
+from ml_platform.operations.concentration import Concentration, concentration_drift
+from ml_platform.operations.drift_causes import Finding
 from ml_platform.operations.drift_monitor import DriftMonitor, DriftReport, Window, drift_report
 from ml_platform.operations.reference_profile import ReferenceProfile, build_profile
 from ml_platform.serving.stages import RequestStages
@@ -50,10 +52,27 @@ class Detection:
 
     Attributes:
         report: With the window full of broken requests.
-        delay: Requests after the fault until a report named it; None if none did.
+        seen: Requests after the fault until a report found anything; None if none did.
+        named: Requests until a report named it; events, where events are watched.
     """
 
     report: DriftReport
+    seen: int | None
+    named: int | None
+
+
+@dataclass(frozen=True)
+class EventWatch:
+    """What the concentration of events says of the test window.
+
+    Attributes:
+        sound: bool[W], whether a window of sound events was reported.
+        finding: When the burst was named; None if it was not.
+        delay: Events after its begin until then.
+    """
+
+    sound: np.ndarray
+    finding: Finding | None
     delay: int | None
 
 
@@ -123,13 +142,43 @@ def detect(
     monitor = DriftMonitor(len(profile.columns), {"launch": profile}, capacity=k * len(before))
     for shown in before:
         monitor.observe(shown.rows, shown.user_idx, shown.stale)
-    delay = None
+    seen = by_name = None
     for n, shown in enumerate(after, start=1):
         monitor.observe(shown.rows, shown.user_idx, shown.stale)
-        due = delay is None and n % LOOK_EVERY == 0
-        if due and named(monitor.report("launch", explain_family)):
-            delay = n
-    return Detection(monitor.report("launch", explain_family), delay)
+        if by_name is None and n % LOOK_EVERY == 0:
+            report = monitor.report("launch", explain_family)
+            seen = seen or (n if report.findings else None)
+            by_name = n if named(report) else None
+    return Detection(monitor.report("launch", explain_family), seen, by_name)
+
+
+def watch_events(
+    reference: Concentration, data: SystemData, burst: tuple[np.ndarray, np.ndarray], owner: str
+) -> EventWatch:
+    """The events of the test window by time: sound ones, then with a burst from its middle on.
+
+    Args:
+        reference: Of the training log.
+        data: Holds the test window.
+        burst: item_idx and timestamp of the events that are mixed in.
+        owner: Named in the finding.
+    """
+    log, block = data.log, reference.block
+    test = np.flatnonzero(log.timestamp >= data.windows.validation_end)
+    test = test[np.argsort(log.timestamp[test], kind="stable")]
+    items, moments = log.item_idx[test], log.timestamp[test]
+    ends = range(block, len(items) + 1, block)
+    sound = [concentration_drift(reference, items[:end], owner) is not None for end in ends]
+    middle = moments[len(moments) // 2]
+    late = burst[1] >= middle
+    order = np.argsort(np.concatenate([moments, burst[1][late]]), kind="stable")
+    mixed = np.concatenate([items, burst[0][late]])[order]
+    begin = int((moments < middle).sum())
+    for end in range(max(block, begin + LOOK_EVERY), len(mixed) + 1, LOOK_EVERY):
+        finding = concentration_drift(reference, mixed[max(0, end - block) : end], owner)
+        if finding is not None:
+            return EventWatch(np.array(sound), finding, end - begin)
+    return EventWatch(np.array(sound), None, None)
 
 
 def false_alarms(

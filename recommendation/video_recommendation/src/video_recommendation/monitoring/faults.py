@@ -68,17 +68,22 @@ def unit_change(served: Served) -> Served:
     return Served(recommender, served.counter)
 
 
-def popularity_shift(served: Served, data: SystemData, rng: np.random.Generator) -> Served:
-    """A burst on a few items of middling popularity, all through the test window."""
+def burst_events(data: SystemData, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A burst on a few items of middling popularity: item_idx i32[N], timestamp i64[N], by time.
+
+    It begins a day before the test window, so that the window's first requests meet it as well.
+    """
     log, begin = data.log, data.windows.validation_end
-    end = int(log.timestamp.max())
     n_events = int(BURST_SHARE * (log.timestamp >= begin).sum())
     by_count = np.argsort(-np.bincount(log.item_idx, minlength=log.n_items), kind="stable")
     items = rng.choice(by_count[log.n_items // 10 : log.n_items // 3], BURST_ITEMS, replace=False)
-    # It began a day before the window, so that the window's first requests meet it as well.
-    moments = rng.integers(begin - DAY_S, end, n_events)
-    burst = rng.choice(items, n_events).astype(np.int32)
-    return Served(served.recommender, served.counter.extended(burst, moments))
+    moments = np.sort(rng.integers(begin - DAY_S, int(log.timestamp.max()), n_events))
+    return rng.choice(items, n_events).astype(np.int32), moments
+
+
+def popularity_shift(served: Served, item_idx: np.ndarray, timestamp: np.ndarray) -> Served:
+    """The counters know the burst."""
+    return Served(served.recommender, served.counter.extended(item_idx, timestamp))
 
 
 def broken_upstream(served: Served, data: SystemData) -> Served:

@@ -45,7 +45,7 @@ RANKER_OWNER = "video_recommendation.ranking"
 ACTIVITY = (*ITEM_ACTIVITY.schema.names[:5], "age_days")
 """Columns that the event counters feed, through the feature set item_activity."""
 BLOCKS, BLOCK_EVENTS = 30, (50, 1000)
-"""Blocks that the training log is cut into for its concentration, and their least and most events."""
+"""Blocks of the training log for its concentration; their least and most events."""
 RECENT = ("log_count_1d", "log_count_7d", "log_count_30d", "trend")
 
 

@@ -42,7 +42,12 @@ from video_recommendation.reliability.server_process import (
 )
 from video_recommendation.reliability.slow_proxy import SlowProxy
 from video_recommendation.reliability.store import StoreReport, StoreTraffic, survive
-from video_recommendation.reliability.store_faults import embedded_faults, outside_faults
+from video_recommendation.reliability.store_faults import (
+    DELAYS_MS,
+    StoreFault,
+    embedded_faults,
+    outside_faults,
+)
 from video_recommendation.reliability.swaps import SwapReport, register_all, swap_repeatedly
 from video_recommendation.reliability.versions import (
     VersionMark,
@@ -62,7 +67,7 @@ SCRATCH = "mlsd-reliability-"
 
 @dataclass(frozen=True)
 class Sizes:
-    """Repetitions, seconds and rates."""
+    """Repetitions, seconds and rates; ``faults`` of the store by name."""
 
     swaps: int
     calm_s: float
@@ -74,10 +79,37 @@ class Sizes:
     flapping_s: float
     after_s: float
     rate_qps: float
+    faults: tuple[str, ...]
 
 
-FULL = Sizes(100, 15.0, 40, 10, 200.0, 3.0, 6.0, 20.0, 2.0, 50.0)
-QUICK = Sizes(4, 0.5, 2, 0, 100.0, 0.3, 0.5, 2.0, 0.2, 50.0)
+EMBEDDED = ("stopped", "hanging", "flapping")
+OUTSIDE = ("outside_stopped", "outside_hanging", *(f"outside_slow_{ms}ms" for ms in DELAYS_MS))
+FULL = Sizes(
+    swaps=100,
+    calm_s=15.0,
+    light_kills=40,
+    full_kills=10,
+    kill_rate_qps=200.0,
+    before_s=3.0,
+    fault_s=6.0,
+    flapping_s=20.0,
+    after_s=2.0,
+    rate_qps=50.0,
+    faults=(*EMBEDDED, *OUTSIDE),
+)
+QUICK = Sizes(
+    swaps=2,
+    calm_s=0.3,
+    light_kills=1,
+    full_kills=0,
+    kill_rate_qps=100.0,
+    before_s=0.3,
+    fault_s=0.5,
+    flapping_s=2.0,
+    after_s=0.2,
+    rate_qps=50.0,
+    faults=("stopped", "flapping", "outside_hanging"),
+)
 
 
 @dataclass(frozen=True)
@@ -200,34 +232,42 @@ def _embedded(run: Run, serving: Serving, sizes: Sizes, scratch: Path) -> list[S
     folder, mark = serving.variants[0]
     plan = StoreTraffic(serving.reads, mark, sizes.rate_qps, sizes.before_s, sizes.after_s)
     with (
-        run.progress.stage("faults of the embedded store", 3) as step,
+        run.progress.stage("faults of the embedded store", len(EMBEDDED)) as step,
         ServerProcess(serving.module, [str(folder)], scratch) as server,
     ):
         server.start()
         socket = server.store_socket()
-        reports = []
-        with store_client(socket) as store:
-            for number, fault in enumerate(embedded_faults(socket, flapping_s=sizes.flapping_s)):
-                reports.append(survive(server, store, fault, plan, seed=number))
-                step(1)
-    return reports
+        faults = embedded_faults(socket, flapping_s=sizes.flapping_s)
+        return _each_fault(server, socket, faults, plan, sizes, step)
 
 
 def _outside(run: Run, serving: Serving, sizes: Sizes, scratch: Path) -> list[StoreReport]:
     folder, mark = serving.variants[0]
     plan = StoreTraffic(serving.reads, mark, sizes.rate_qps, sizes.before_s, sizes.after_s)
     with (
-        run.progress.stage("faults of a store outside", 5) as step,
+        run.progress.stage("faults of a store outside", len(OUTSIDE)) as step,
         _store_outside(scratch / "store") as (store_process, proxy),
         ServerProcess(
             serving.module, [str(folder)], scratch / "data", redis_url=f"unix://{proxy.socket}"
         ) as server,
     ):
         server.start()
-        reports = []
-        with store_client(store_process.socket_path) as store:
-            faults = outside_faults(store_process, proxy, fault_s=sizes.fault_s)
-            for number, fault in enumerate(faults):
+        faults = outside_faults(store_process, proxy, fault_s=sizes.fault_s)
+        return _each_fault(server, store_process.socket_path, faults, plan, sizes, step)
+
+
+def _each_fault(
+    server: ServerProcess,
+    socket: Path,
+    faults: Sequence[StoreFault],
+    plan: StoreTraffic,
+    sizes: Sizes,
+    step: Callable[[int], None],
+) -> list[StoreReport]:
+    reports = []
+    with store_client(socket) as store:
+        for number, fault in enumerate(faults):
+            if fault.name in sizes.faults:
                 reports.append(survive(server, store, fault, plan, seed=number))
                 step(1)
     return reports
@@ -246,7 +286,7 @@ def _store_outside(folder: Path) -> Iterator[tuple[EmbeddedServer, SlowProxy]]:
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM unwinds like Ctrl-C, so that servers and folders go. Outside the main thread: no-op."""
+    """SIGTERM unwinds like Ctrl-C, so that servers and folders go; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -23,7 +23,7 @@ from video_recommendation.reliability.traffic import errors
 from video_recommendation.reporting.console import LOOK, MAX_WIDTH
 
 STAGE = "reliability"
-COLUMNS = ("requests", "errors", "degraded", "events", "lost", "twice", "p99 ms", "back s")
+COLUMNS = ("asked", "errors", "degraded", "events", "lost", "twice", "p99 ms", "back s")
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ def print_reliability(console: Console, found: Reliability, *, note: str) -> Non
         found: The run.
         note: Where the numbers come from; "QUICK ..." for a quick run.
     """
-    table = Table(
-        title="What was done, and what clients saw", box=SIMPLE_HEAD, title_justify="left"
-    )
-    table.add_column("fault")
+    width = min(console.width, MAX_WIDTH)
+    title = "What was done, and what clients saw"
+    table = Table(title=title, title_justify="left", title_style="bold", **LOOK)
+    table.add_column("fault", no_wrap=True)
     for column in COLUMNS:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in (_swap_row(found.swaps), *_kill_rows(found), *map(_fault_row, found.faults)):
         table.add_row(*row)
     console.print(table, width=width)
@@ -143,9 +143,10 @@ def _explanations(found: Reliability) -> list[str]:
     swaps = found.swaps
     promotion, rollback = np.median(swaps.promotions_s), np.median(swaps.rollbacks_s)
     lines = [
-        "errors: no 2xx answer, or one made by two versions. degraded: share of fallbacks while the "
-        "fault lasted. p99: before > during. lost: not in the log or not in the state. back: median "
-        "start of a killed server; from a store fault's end to an event of the outage being shown.",
+        "errors: no 2xx answer, or one made by two versions. degraded: share of fallbacks while "
+        "the fault lasted. p99: before > during. lost: not in the log or not in the state. back: a "
+        "killed server's start (median); a store fault's end to an event of the outage being "
+        "shown.",
         f"A promotion was served after {promotion:.2f} s (median, with loading), a rollback after "
         f"{rollback:.2f} s; answers by version: "
         f"{', '.join(f'{n:,}' for n in swaps.by_version.values())}.",

@@ -66,7 +66,7 @@ def mixed_answers(
 
 
 def renumbered(item_ids: np.ndarray, number: int) -> np.ndarray:
-    """i64[I], still ascending: for version ``number`` all but the first SHARED_ITEMS are shifted."""
+    """i64[I], still ascending: all ids but the first SHARED_ITEMS shifted for that version."""
     shifted = item_ids + number * ID_STEP
     shifted[:SHARED_ITEMS] = item_ids[:SHARED_ITEMS]
     return shifted
