@@ -9,16 +9,17 @@ SYSTEM ?= video_recommendation
 SYSTEMS := $(patsubst %/Makefile,%,$(wildcard */*/Makefile))
 FOLDER := $(filter %/$(SYSTEM),$(SYSTEMS))
 PACKAGES := ml_platform ml_algorithms feature_engineering
-HANDED_OVER := data train evaluate e2e serve bench docs docs-check
+HANDED_OVER := data train evaluate e2e serve bench
+PAGES := README.md CLAUDE.md $(PACKAGES) $(wildcard monitoring)
 BIN := .venv/bin
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help setup setup-all e2e-all test lint format lock clean $(HANDED_OVER)
+.PHONY: help setup setup-all e2e-all test lint format lock docs docs-check clean $(HANDED_OVER)
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:[^#]*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
-	@printf '  make %-12s %s\n' TARGET 'data train evaluate serve bench docs docs-check, of SYSTEM (now $(SYSTEM))'
+	@printf '  make %-12s %s\n' TARGET 'data train evaluate serve bench, of SYSTEM (now $(SYSTEM))'
 	@printf '\nSystems: %s\nA system has more targets: make -C %s help\n' '$(notdir $(SYSTEMS))' '$(firstword $(SYSTEMS))'
 
 setup: ## build the environment of SYSTEM and the root's (tests of the packages, linters)
@@ -65,6 +66,14 @@ lint: setup-all ## ruff, mypy, the import rules
 format: setup ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+docs: setup-all ## write the numbers of results/ into every page
+	$(BIN)/python -m ml_platform.docs.render $(PAGES)
+	@for folder in $(SYSTEMS); do $(MAKE) --no-print-directory -C "$$folder" docs || exit 1; done
+
+docs-check: setup-all ## fail if a number in a page differs from results/, or a link is dead
+	$(BIN)/python -m ml_platform.docs.render --check $(PAGES)
+	@for folder in $(SYSTEMS); do $(MAKE) --no-print-directory -C "$$folder" docs-check || exit 1; done
 
 lock: ## compile every requirements.txt afresh (ARGS=--upgrade for newer versions)
 	@bash scripts/lock.sh $(ARGS)

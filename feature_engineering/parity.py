@@ -90,7 +90,7 @@ class SkewReport:
     def table(self) -> list[tuple[str, str, str, str]]:
         """Rows of text: feature, share of rows that differ, largest difference, worst example."""
         return [
-            (f.name, f"{f.share_different:.1%}", f"{f.max_abs_difference:.6g}", _worst(f))
+            (f.name, f"{f.share_different:.1%}", f"{f.max_abs_difference:.4g}", _worst(f))
             for f in self.different
         ]
 
@@ -160,4 +160,4 @@ def skew_report(
 
 def _worst(feature: FeatureSkew) -> str:
     example = feature.examples[0]
-    return f"{example.row_id}: {example.online:.6g} served, {example.offline:.6g} rebuilt"
+    return f"{example.row_id}: {example.online:.4g} served, {example.offline:.4g} rebuilt"

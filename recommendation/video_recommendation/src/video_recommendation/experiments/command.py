@@ -108,8 +108,8 @@ def _cuped_rows(data: SystemData, settings: ExperimentSettings, step: Step) -> t
     """Five pairs of metric and period before, from useless to useful."""
     people, dated, tens = returning_users(data), by_calendar(data), first_events(data)
     studies = (
-        ("events", ("events per user", "first minutes"), people.events_per_user, people),
-        ("liked_share", ("liked share", "first minutes"), people.liked_share, people),
+        ("events", ("events per user", "first visit"), people.events_per_user, people),
+        ("liked_share", ("liked share", "first visit"), people.liked_share, people),
         ("events_by_date", ("events per user", "before a date"), dated.events_per_user, dated),
         ("liked_share_by_date", ("liked share", "before a date"), dated.liked_share, dated),
         ("likes_of_ten", ("likes of ten events", "ten events"), tens.likes_per_user, tens),

@@ -54,7 +54,7 @@ def false_alarm_grid(analyses: Sequence[Analysis], flag: str, settings: Experime
 
 def _verdict(rate: Estimate) -> Cell:
     if rate.n < ENOUGH or rate.low is None:
-        return text("too few to say", "dim")
+        return text("too few", "dim")
     return text("kept", "good") if rate.low <= PROMISED else text("broken", "bad")
 
 

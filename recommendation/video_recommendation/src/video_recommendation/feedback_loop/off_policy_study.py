@@ -8,8 +8,8 @@ this one position is filled from a pool of A items with known probabilities. So 
 item, and its propensity is one number, not that of a whole list (see
 ``ml_platform.operations.off_policy``). The re-ranker of this system draws the slot uniformly; here
 it prefers high scores and explores with ``EXPLORE``, so that propensities differ, and whether they
-were logged matters. The pool of a user holds the next-best unseen items of a model that was trained on the history. The
-reward is a watch; how often the position is looked at is part of it.
+were logged matters. The pool of a user holds the next-best unseen items of a model that was
+trained on the history. The reward is a watch; how often the position is looked at is part of it.
 
 Legend: U users, A items of the pool, N logged decisions, F columns of the reward model.
 """

@@ -54,6 +54,7 @@ class Probe:
         self_retrieval: Share of items whose own vector, asked as a query, finds the item first.
         p50_ms: Median latency of an index search.
         answered: Share of requests for which the source filled its list of 100.
+        chance: Recall@100 of random unseen items.
         refusal: What the bundle's check says; empty when it accepts.
     """
 
@@ -62,6 +63,7 @@ class Probe:
     self_retrieval: float
     p50_ms: float
     answered: float
+    chance: float
     refusal: str
 
 
@@ -89,7 +91,6 @@ def measure(
         with progress.stage(f"{name}: {len(queries)} requests", 1):
             found[name] = probe(data, queries, proposer)
     users, broken = queries.user_idx, found["broken"]
-    chance = LIST_LENGTH / data.log.n_items
     return LabReport(
         source=Source.of(data),
         protocol=(
@@ -103,7 +104,7 @@ def measure(
                 "broken": "broken: new tower, old index",
                 "fixed": "fixed: today's pair",
             },
-            (*symptoms(found, users), _chance(chance, found)),
+            symptoms(found, users),
         ),
         alarm=(
             f"self-retrieval {broken.self_retrieval:.1%} "
@@ -157,6 +158,7 @@ def probe(data: SystemData, queries: Queries, proposer: Proposer) -> Probe:
         self_retrieval=float((own == np.arange(len(own))).mean()),
         p50_ms=float(np.median(latency_ms)),
         answered=float((lists[:, -1] >= 0).mean()),
+        chance=float((LIST_LENGTH / (data.log.n_items - batch.lengths)).mean()),
         refusal=refusal,
     )
 
@@ -192,10 +194,7 @@ def symptoms(found: dict[str, Probe], users: np.ndarray) -> tuple[Symptom, ...]:
         row("p50_ms", "index search, p50 ms", lambda p: p.p50_ms),
         row("pool_recall", "recall of all five sources", lambda p: mean(p.pool_recall)),
         row("recall@100", "recall@100 of the two-tower", lambda p: mean(p.source_recall)),
+        row("chance", "recall@100 of random items", lambda p: p.chance),
         row("self_retrieval", "items that find themselves", lambda p: p.self_retrieval, ".1%"),
         row("refused", "refused by the bundle's check", lambda p: float(bool(p.refusal)), ".0f"),
     )
-
-
-def _chance(chance: float, found: dict[str, Probe]) -> Symptom:
-    return Symptom("chance", "recall@100 of random items", dict.fromkeys(found, chance))

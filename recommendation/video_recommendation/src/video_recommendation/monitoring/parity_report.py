@@ -12,6 +12,7 @@ from rich.table import Table
 from ml_platform.evaluation.results import Results
 from video_recommendation.data import SystemData
 from video_recommendation.monitoring.parity import Outcome
+from video_recommendation.reporting.console import LOOK
 from video_recommendation.stored_features import ITEM_ACTIVITY
 
 SHOWN_FEATURES = 6
@@ -47,7 +48,7 @@ def print_parity(
         "[yellow]SYNTHETIC[/] " if data.synthetic else ""
     )
     console.print(f"\n{flags}served features against the offline builder, {data.name}")
-    table = Table("scenario", "requests", "degraded", "stale rows", "features that differ")
+    table = Table("scenario", "requests", "degraded", "stale rows", "features that differ", **LOOK)
     for outcome in outcomes:
         different = outcome.comparison.report.different
         table.add_row(
@@ -76,7 +77,7 @@ def _print_skew(console: Console, outcome: Outcome) -> None:
     if not report.different:
         console.print(f"  {report.verdict()}", highlight=False)
         return
-    table = Table("feature", "rows that differ", "largest", "worst row")
+    table = Table("feature", "rows", "largest", "worst: request/item", **LOOK)
     for row in report.table()[:SHOWN_FEATURES]:
         table.add_row(*row)
     console.print(table)
@@ -87,7 +88,7 @@ def _print_skew(console: Console, outcome: Outcome) -> None:
 
 
 def _print_latencies(console: Console, latencies: Mapping[str, np.ndarray]) -> None:
-    table = Table("way to the features of one request", "p50 ms", "p99 ms")
+    table = Table("way to the features of one request", "p50 ms", "p99 ms", **LOOK)
     for name, ms in latencies.items():
         p50_ms, p99_ms = np.percentile(ms, [50, 99])
         table.add_row(name, f"{p50_ms:.3f}", f"{p99_ms:.3f}")

@@ -152,7 +152,7 @@ def compare(
                 continue
             online.append(request.features[place])
             rebuilt.append(matrix[row])
-            row_ids.append(f"request {request.request_id[:8]}, item {item_id}")
+            row_ids.append(f"{request.request_id[:8]}/{item_id}")
     shape = (len(row_ids), len(SCHEMA))
     report = skew_report(
         np.array(online, dtype=np.float32).reshape(shape),
