@@ -142,12 +142,12 @@ def calibration_drift(reference: Calibration, now: Calibration, owner: str) -> F
 
     The level counts when the ratio differs from the reference's by `CALIBRATION_EFFECT`, the shape
     when its excess over the reference's is that share of the mean prediction; both only beyond
-    `CERTAINTY` standard errors, which the intervals tell.
+    `CERTAINTY` standard errors, which the intervals tell; ratios are compared as logarithms, for a
+    small ratio has a small standard error.
     """
-    level = now.ratio[0] / max(reference.ratio[0], 1e-9)
-    level_moved = _certain(reference.ratio, now.ratio) and (
-        abs(np.log(max(level, 1e-9))) > np.log1p(CALIBRATION_EFFECT)
-    )
+    before, after = (tuple(np.log(np.maximum(c.ratio, 1e-9))) for c in (reference, now))
+    level = after[0] - before[0]
+    level_moved = _certain(before, after) and abs(level) > np.log1p(CALIBRATION_EFFECT)
     mean = float((now.count * now.predicted).sum() / now.n)
     shape = (now.excess - reference.excess) / max(mean, 1e-9)
     shape_moved = shape > CALIBRATION_EFFECT and _certain(reference.error, now.error)
@@ -159,7 +159,7 @@ def calibration_drift(reference: Calibration, now: Calibration, owner: str) -> F
         f"{now.ratio[2]:.2f}), {reference.ratio[0]:.2f} in the reference: predictions are {word}; "
         "the base rate moved, labels are lost or late, or an input broke"
     )
-    severity: Severity = "alert" if abs(np.log(max(level, 1e-9))) > np.log(2) else "warning"
+    severity: Severity = "alert" if abs(level) > np.log(2) else "warning"
     return Finding(
         feature="prediction",
         group="prediction",
@@ -175,7 +175,7 @@ def calibration_drift(reference: Calibration, now: Calibration, owner: str) -> F
     )
 
 
-def _certain(one: tuple[float, float, float], two: tuple[float, float, float]) -> bool:
+def _certain(one: tuple[float, ...], two: tuple[float, ...]) -> bool:
     """Whether two values (value, low, high) differ by `CERTAINTY` standard errors."""
     errors = [(high - low) / (2 * stats.norm.isf(0.025)) for _, low, high in (one, two)]
     return bool(abs(one[0] - two[0]) > CERTAINTY * np.hypot(*errors))

@@ -13,9 +13,11 @@ users. And everything that shrinks the variance is paid back in users one to one
 correlation rho needs (1 - rho^2) of them. A ratio metric enters by its linearised values
 (`experiments.unit_values`), so nothing here knows the difference.
 
-statsmodels' NormalIndPower solves for whichever quantity is missing. Both arms are taken to have
-the variance of the past, so for effects that stretch the metric (10% more of everything) the true
-power is a little below; the simulation beside the curve in the experiments command shows it.
+The numbers are statsmodels': the closed form (1) for units (its root finder leaves the positive
+numbers where the effect is as large as the spread), NormalIndPower for the rest. Both arms are
+taken to have the variance of the past, so for effects that stretch the metric (10% more of
+everything) the true power is a little below; the simulation beside the curve in the experiments
+command shows it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from statsmodels.stats.power import NormalIndPower
+from statsmodels.stats.power import NormalIndPower, normal_sample_size_one_tail
 
 from ml_platform.operations.experiments import Arm, unit_values
 
@@ -84,13 +86,12 @@ def required_units(past: Spread, effect: float, design: Design | None = None) ->
     design = design or Design()
     if effect == 0 or not math.isfinite(effect):
         raise ValueError(f"the effect to find must be finite and not 0, got {effect}")
-    control = NormalIndPower().solve_power(
-        effect_size=abs(effect) / math.sqrt(past.variance),
-        alpha=design.alpha,
-        power=design.power,
-        ratio=design.treated_per_control,
+    effective = normal_sample_size_one_tail(  # n1 n2 / (n1 + n2); the other tail adds nothing
+        abs(effect), design.power, design.alpha / 2, math.sqrt(past.variance)
     )
-    return math.ceil(float(np.squeeze(control)) * (1 + design.treated_per_control))
+    share = design.treatment_share
+    fewest = math.ceil(2 / min(share, 1 - share))  # two in the smaller arm, or there is no variance
+    return max(fewest, math.ceil(float(effective) / (share * (1 - share))))
 
 
 def minimum_detectable_effect(past: Spread, n_units: int, design: Design | None = None) -> float:

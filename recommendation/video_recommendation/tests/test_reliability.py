@@ -305,7 +305,7 @@ def test_a_quick_run_finds_nothing_wrong_and_says_that_it_is_quick(tmp_path):
 
 
 def test_a_full_run_without_a_bundle_says_what_to_do(tmp_path):
-    with pytest.raises(BundleError, match="no bundle in .*train one first"):
+    with pytest.raises(BundleError, match=r"no bundle in .*train one first"):
         command.run_reliability(Run(TINY, tmp_path, Console(file=io.StringIO())), quick=False)
 
 

@@ -26,6 +26,13 @@ def test_required_units_by_hand() -> None:
     assert required_units(ONE, 0.05) == pytest.approx(4 * 3_139.55, abs=2)
 
 
+def test_an_effect_as_large_as_the_spread_needs_few_units() -> None:
+    # 4 * 7.849 / 3.5^2 = 2.56, but each arm needs two units for a variance.
+    assert required_units(ONE, 3.5) == 4
+    assert required_units(ONE, 1.0) == 32  # 31.4
+    assert required_units(ONE, 3.5, Design(treatment_share=0.1)) == 20
+
+
 def test_an_uneven_split_costs_more() -> None:
     # n1 = 9 n2: variance (1/0.9 + 1/0.1) instead of 4, 2.78 times.
     uneven = required_units(ONE, 0.1, Design(treatment_share=0.1))

@@ -147,6 +147,7 @@ def serve(
     given, else from the bundle.
     """
     from ml_platform.operations.registry import PRODUCTION
+    from video_recommendation.monitoring.monitor import watch_drift
     from video_recommendation.rollout.registry_commands import open_registry
     from video_recommendation.serving.run import serve_bundle  # not ``commands``: start fast
 
@@ -164,6 +165,7 @@ def serve(
             port=port,
             data_dir=artifacts / "serving",
             config_serving=chosen,
+            attach=[watch_drift()],
         )
 
     guarded(run)

@@ -20,6 +20,7 @@ from video_recommendation.evaluation.lists import (
     list_metrics,
     metrics_of_lists,
 )
+from video_recommendation.ranking.examples import Examples
 from video_recommendation.recommender import Recommender
 from video_recommendation.requests import RequestBatch, batch_of_queries
 from video_recommendation.retrieval.sources import SOURCES, Candidates
@@ -104,7 +105,7 @@ def evaluate_merge(
     return join(parts), merged
 
 
-def lists_by_score(candidates: Candidates, scores: np.ndarray, k: int) -> np.ndarray:
+def lists_by_score(candidates: Candidates | Examples, scores: np.ndarray, k: int) -> np.ndarray:
     """The k best candidates of each request, i32[Q, k] with -1 padding.
 
     Equal scores keep the pool's order, which is pseudo-random.

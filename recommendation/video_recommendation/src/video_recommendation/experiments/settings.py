@@ -38,11 +38,11 @@ class ExperimentSettings:
 
 FULL = ExperimentSettings()
 QUICK = ExperimentSettings(
-    n_seeds=40,
+    n_seeds=25,
     n_users=600,
     looks=5,
     power_users=(300, 1_000),
-    power_seeds=40,
+    power_seeds=25,
     loss_users=(2_000,),
     loss_seeds=10,
     ratio_users=(1_000, 20_000),

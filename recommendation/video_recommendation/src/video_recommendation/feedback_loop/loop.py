@@ -39,6 +39,10 @@ from video_recommendation.simulation.world import World
 
 LOOK_EVERY = 10
 """Requests between two looks of the canary's controller."""
+TOP_TENTH = 1.2816
+"""A tenth of a standard normal distribution, which quality follows, lies above."""
+FOUND = 25
+"""Impressions after which an item's watches say something about it."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,12 @@ class DayRecord:
         best_value: Expected watches of the best list, for scale.
         watch_rate: Watches for each item shown.
         coverage: Share of the catalogue that was shown today.
+        ever_shown: Share of the catalogue that was shown on any day so far.
         gini, top_share: Of today's impressions over the catalogue; top tenth of the items.
         new_shown: Of the items published since day 0, the share that was ever shown.
         new_impressions: Share of today's impressions that were of such items.
+        hits_found: Of such items with a quality in the top tenth, the share that was shown at least
+            ``FOUND`` times; by the truth, which no log knows. None without such items.
         explored: Impressions drawn for the exploration slot.
         seconds: Real time.
     """
@@ -88,10 +95,12 @@ class DayRecord:
     best_value: float
     watch_rate: float
     coverage: float
+    ever_shown: float
     gini: float
     top_share: float
     new_shown: float
     new_impressions: float
+    hits_found: float | None
     explored: int
     seconds: float
 
@@ -238,6 +247,7 @@ class Loop:
         self._shown += counts
         available = world.available(day)
         new = available[world.published_day[available] >= 0]
+        hits = new[world.quality[new] > TOP_TENTH]
         n_shown = int(counts.sum())
         rows = morning.rows
         canary, reason = _outcome(morning, decision)
@@ -260,10 +270,12 @@ class Loop:
             best_value=float(np.mean(truth.best_value)),
             watch_rate=float(np.concatenate(truth.watched).mean()),
             coverage=float((counts[available] > 0).mean()),
+            ever_shown=float((self._shown[available] > 0).mean()),
             gini=gini(counts[available]),
             top_share=top_share(counts[available]),
             new_shown=float((self._shown[new] > 0).mean()) if len(new) else 0.0,
             new_impressions=float(counts[new].sum() / n_shown),
+            hits_found=float((self._shown[hits] >= FOUND).mean()) if len(hits) else None,
             explored=sum(place >= 0 for place in truth.exploration_place),
             seconds=seconds,
         )
@@ -275,7 +287,9 @@ def run_arm(
     arm: Arm,
     first: Trained,
     folder: Path,
-    on_day: Callable[[DayRecord], None] = lambda _: None,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    after_day: Callable[[], None] = lambda: None,
 ) -> list[DayRecord]:
     """All days of one arm.
 
@@ -285,14 +299,17 @@ def run_arm(
         arm: How to explore.
         first: From ``training.first_version``, the same for all arms of a seed.
         folder: Logs, registry and days; must be empty.
-        on_day: Told of every day when it is over.
+        stop: Asked before every day; true ends the run there.
+        after_day: Called when a day is complete.
     """
     loop = Loop(world, settings, arm, first, folder)
     days = []
     try:
         for day in range(settings.n_days):
+            if stop():
+                break
             days.append(loop.run_day(day))
-            on_day(days[-1])
+            after_day()
     finally:
         loop.close()
     return days

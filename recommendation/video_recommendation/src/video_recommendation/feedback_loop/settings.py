@@ -12,11 +12,11 @@ clock of a simulated day:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from video_recommendation.config import Config
-from video_recommendation.simulation.world import WorldConfig
+from video_recommendation.simulation.world import World, WorldConfig
 
 HOUR_S = 3600
 TRAIN_AT_S = 6 * HOUR_S
@@ -118,9 +118,18 @@ class LoopSettings:
     organic_share: float = 0.1
     retry_share: float = 0.03
     n_shadow: int = 40
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
     arms: tuple[Arm, ...] = ARMS
     system: Config = field(default_factory=lambda: Config.model_validate(SYSTEM))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the results."""
+        values = asdict(replace(self, system=None))  # type: ignore[arg-type]
+        return {**values, "system": self.system.model_dump(mode="json")}
+
+    def world_of(self, seed: int) -> World:
+        """The world of a seed, long enough for the days asked for."""
+        return World(replace(self.world, seed=seed, n_days=self.n_days))
 
     def config_of(self, arm: Arm, seed: int) -> Config:
         """The system's configuration in one arm."""
@@ -134,7 +143,7 @@ FULL = LoopSettings()
 QUICK = LoopSettings(
     world=WorldConfig(n_users=120, n_items=150, n_sessions=900, n_new_items_per_day=8),
     n_days=2,
-    n_requests=60,
+    n_requests=90,
     n_shadow=10,
     seeds=(0,),
     arms=(GREEDY, HIGH),

@@ -65,7 +65,7 @@ def measure(settings: ClickSettings, progress: Progress, *, seed: int = 0) -> La
         source=Source.simulation(settings),
         protocol=(
             f"simulation: {len(train.user)} requests to learn, {len(test.user)} by other users "
-            f"to judge by, lists of {settings.k}, examination falls as place^-{settings.position_bias}"
+            f"to judge by, lists of {settings.k}, place k examined with k^-{settings.position_bias}"
         ),
         main=Comparison(
             "Learning from the clicks on another ranker's lists",

@@ -5,10 +5,10 @@ sampled one follow. Every relevant item is judged alone, against the negatives o
 the usual protocol with one positive.
 
 With r of N negatives above the item, the number of them in a sample of n distinct ones has the
-hypergeometric distribution; if they are drawn by popularity with replacement, the binomial one, with
-the share of popularity that is above the item. So nothing is drawn, and what flips is not noise
-(Krichene and Rendle, "On Sampled Metrics for Item Recommendation", KDD 2020, work with expectations
-in the same way).
+hypergeometric distribution; if they are drawn by popularity with replacement, the binomial one,
+with the share of popularity that is above the item. So nothing is drawn, and what flips is not
+noise: Krichene and Rendle, "On Sampled Metrics for Item Recommendation", KDD 2020, reason about
+expectations in the same way.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,9 +21,9 @@ from video_recommendation.reliability.kill import KillReport
 from video_recommendation.reliability.store import StoreReport
 from video_recommendation.reliability.swaps import SwapReport
 from video_recommendation.reliability.traffic import errors
-from video_recommendation.reporting.console import LOOK, MAX_WIDTH
 
 STAGE = "reliability"
+MAX_WIDTH = 100
 COLUMNS = ("asked", "errors", "degraded", "events", "lost", "twice", "p99 ms", "back s")
 
 
@@ -82,7 +83,8 @@ def print_reliability(console: Console, found: Reliability, *, note: str) -> Non
     """
     width = min(console.width, MAX_WIDTH)
     title = "What was done, and what clients saw"
-    table = Table(title=title, title_justify="left", title_style="bold", **LOOK)
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.show_edge, table.pad_edge, table.padding = False, False, (0, 0, 0, 1)
     table.add_column("fault", no_wrap=True)
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
