@@ -85,6 +85,11 @@ class ServiceMetrics:
         self.canary_share = Gauge(
             "canary_share", "Share of users whom the candidate answers.", registry=registry
         )
+        # A series that appears with its first count has no increase: alert rules need the zero.
+        for outcome in ("written", "queue_full", "write_failed"):
+            self.request_log.labels(outcome)
+        for outcome in ("installed", "refused"):
+            self.model_swaps.labels("production", outcome)
         self._versions: dict[str, str] = {}
 
     def model_installed(self, slot: str, version: str | None) -> None:

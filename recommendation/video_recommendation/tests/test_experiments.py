@@ -111,6 +111,7 @@ def test_the_naive_test_by_hand() -> None:
     assert p_value == pytest.approx(0.1531, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_counting_events_breaks_the_promise_and_users_keep_it() -> None:
     population = clustered()
     draws = false_alarms.draw_experiments(population, SMALL)
@@ -167,7 +168,7 @@ def test_cuped_saves_what_the_correlation_promises() -> None:
 
 
 def test_the_power_curve_meets_its_line() -> None:
-    settings = ExperimentSettings(power_users=(100, 300, 900), power_seeds=80)
+    settings = ExperimentSettings(power_users=(100, 300, 900), power_seeds=50)
     found = precision.likes_power(clustered(), settings, nothing)
     calculated = np.interp(found.users, found.grid, found.plain_line)
     simulated = [power.value for power in found.plain]
@@ -247,6 +248,7 @@ def test_the_better_ranker_is_found_by_both_methods() -> None:
 # --- the command -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_quick_command_writes_everything_and_says_that_it_is_quick(tmp_path) -> None:
     out = io.StringIO()
     run = Run(TINY, tmp_path, Console(file=out, width=100))

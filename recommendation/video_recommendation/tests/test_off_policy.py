@@ -117,6 +117,7 @@ def test_faulty_logs_are_biased_and_the_weights_tell(slot: Slot) -> None:
     assert blind.plausible.mean() < 0.1
 
 
+@pytest.mark.slow
 def test_the_quick_command_writes_numbers_and_a_picture(tmp_path) -> None:
     out = io.StringIO()
     run_off_policy(Run(TINY, tmp_path, Console(file=out, width=100)), quick=True)

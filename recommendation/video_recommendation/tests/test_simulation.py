@@ -37,7 +37,7 @@ def test_examination_falls_with_the_position(world: World) -> None:
 
 
 def test_answers_come_with_the_stated_probabilities(world: World) -> None:
-    items, rng, n = np.arange(5), np.random.default_rng(0), 20_000
+    items, rng, n = np.arange(5), np.random.default_rng(0), 4_000
     answers = [world.respond(2, items, rng) for _ in range(n)]
     examined = np.mean([a.examined for a in answers], axis=0)
     watched = np.mean([a.watched for a in answers], axis=0)
@@ -52,9 +52,9 @@ def test_answers_come_with_the_stated_probabilities(world: World) -> None:
     assert (delay > 0).all()
     for hours in (1, 4, 24):
         share = (delay <= hours * 3600).mean()
-        assert share == pytest.approx(world.known_within(hours * 3600), abs=0.02)
+        assert share == pytest.approx(world.known_within(hours * 3600), abs=0.04)
     rated = np.concatenate([a.rating[a.watched] > 0 for a in answers])
-    assert rated.mean() == pytest.approx(0.5, abs=0.03)
+    assert rated.mean() == pytest.approx(0.5, abs=0.05)
     assert all((a.rating[~a.watched] == 0).all() for a in answers)
 
 

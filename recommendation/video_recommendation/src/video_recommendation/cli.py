@@ -221,7 +221,8 @@ def docs(
     """Write the numbers of results/ into the Markdown, or check that they are there."""
     from ml_platform.docs.render import main
 
-    pages = [SYSTEM_FOLDER / "README.md", *sorted((SYSTEM_FOLDER / "docs").glob("*.md"))]
+    folders = (SYSTEM_FOLDER / "docs", SYSTEM_FOLDER / "labs")
+    pages = [SYSTEM_FOLDER / "README.md", *(p for f in folders for p in sorted(f.glob("*.md")))]
     raise typer.Exit(main([*(["--check"] if check else []), *(str(page) for page in pages)]))
 
 

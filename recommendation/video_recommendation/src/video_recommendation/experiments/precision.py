@@ -102,7 +102,8 @@ def cuped_row(
         rows = rng.integers(n_population, size=settings.n_users)
         half = settings.n_users // 2
         arms = arm_of(rows[:half]), arm_of(rows[half:])
-        differences[seed] = [compare(*arms, cuped=cuped).difference for cuped in (False, True)]
+        plain_difference = unit_values(arms[1]).mean() - unit_values(arms[0]).mean()
+        differences[seed] = plain_difference, compare(*arms, cuped=True).difference
         step(1)
     return CupedRow(
         key,

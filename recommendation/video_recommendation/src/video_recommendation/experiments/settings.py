@@ -27,7 +27,7 @@ class ExperimentSettings:
     n_users: int = 4_000
     looks: int = 20
     power_users: tuple[int, ...] = (500, 1_000, 2_000, 3_000, 4_000, 6_000)
-    power_seeds: int = 1_000
+    power_seeds: int = 500
     loss_users: tuple[int, ...] = (20_000, 100_000)
     loss_seeds: int = 200
     ratio_users: tuple[int, ...] = (1_000, 5_000, 10_000, 20_000, 50_000, 100_000)

@@ -120,6 +120,9 @@ def examination_from_swaps(clicks: Clicks) -> list[Estimate]:
     at place k and at place 1 is the ratio of examination (Joachims, Swaminathan and Schnabel,
     WSDM 2017, estimate propensities by such swaps). Interval: of the log of a ratio of two
     independent shares.
+
+    Raises:
+        ValueError: if a place has no click among the swapped requests.
     """
     rows = np.flatnonzero(clicks.swap >= 0)
     place = clicks.swap[rows]
@@ -127,6 +130,10 @@ def examination_from_swaps(clicks: Clicks) -> list[Estimate]:
     found = []
     for k in range(len(clicks.examined)):
         here, first = hit[place == k], hit[place == 0]
+        if not here.any() or not first.any():
+            raise ValueError(
+                f"no click at place {k + 1} or 1 in {len(rows)} swapped requests: log more"
+            )
         ratio = here.mean() / first.mean()
         spread = np.sqrt(1 / here.sum() - 1 / len(here) + 1 / first.sum() - 1 / len(first))
         wide = np.exp(1.96 * spread) if k else 1.0

@@ -22,7 +22,7 @@ import numpy as np
 
 from ml_platform.data.interactions import Queries
 from ml_platform.data.splits import next_event_queries
-from ml_platform.evaluation.intervals import Estimate, bootstrap_mean
+from ml_platform.evaluation.intervals import bootstrap_mean
 from ml_platform.evaluation.ranking_metrics import hit_matrix, recall_at
 from video_recommendation.bundle_checks import BundleError, check_index
 from video_recommendation.commands import Run
@@ -39,7 +39,8 @@ from video_recommendation.retrieval.index import search_one_by_one
 from video_recommendation.retrieval.sources import SOURCES, Candidates
 
 SETTINGS = FunnelSettings(test_queries=1500)
-LIST_LENGTH = 100
+DEPTH = 100
+"""Cut of the recall; a smaller quota of the source cuts earlier."""
 TIMED_QUERIES = 500
 TWO_TOWER = SOURCES.index("two_tower")
 
@@ -49,12 +50,12 @@ class Probe:
     """What is seen of one proposer.
 
     Attributes:
-        source_recall: Recall@100 f64[Q] of the two-tower source.
+        source_recall: Recall@DEPTH f64[Q] of the two-tower source.
         pool_recall: Recall f64[Q] of the merged pool of all five sources.
         self_retrieval: Share of items whose own vector, asked as a query, finds the item first.
         p50_ms: Median latency of an index search.
-        answered: Share of requests for which the source filled its list of 100.
-        chance: Recall@100 of random unseen items.
+        answered: Share of requests for which the source filled its list.
+        chance: The same recall of random unseen items.
         refusal: What the bundle's check says; empty when it accepts.
     """
 
@@ -141,33 +142,34 @@ def probe(data: SystemData, queries: Queries, proposer: Proposer) -> Probe:
     batch = batch_of_queries(data.log, queries)
     retriever, vectors = proposer.retriever, proposer.encoder.encode(batch)
     pool = retriever.retrieve(batch, vectors)
-    lists = source_lists(pool, batch)
+    depth = min(DEPTH, retriever.config.two_tower)
+    lists = source_lists(pool, batch, depth)
     ptr, items = queries.relevant(data.log)
     n_relevant = np.diff(ptr)
     everything = hit_matrix(pool_lists(pool), ptr, items)
     own = retriever.index.search(retriever.item_vectors, 1)[1][:, 0]
-    _, latency_ms = search_one_by_one(retriever.index, vectors[:TIMED_QUERIES], LIST_LENGTH)
+    _, latency_ms = search_one_by_one(retriever.index, vectors[:TIMED_QUERIES], depth)
     try:
         check_index(retriever.index, retriever.item_vectors)
         refusal = ""
     except BundleError as error:
         refusal = str(error)
     return Probe(
-        source_recall=recall_at(hit_matrix(lists, ptr, items), n_relevant, LIST_LENGTH),
+        source_recall=recall_at(hit_matrix(lists, ptr, items), n_relevant, depth),
         pool_recall=recall_at(everything, n_relevant, everything.shape[1]),
         self_retrieval=float((own == np.arange(len(own))).mean()),
         p50_ms=float(np.median(latency_ms)),
         answered=float((lists[:, -1] >= 0).mean()),
-        chance=float((LIST_LENGTH / (data.log.n_items - batch.lengths)).mean()),
+        chance=float((depth / (data.log.n_items - batch.lengths)).mean()),
         refusal=refusal,
     )
 
 
-def source_lists(pool: Candidates, batch: RequestBatch) -> np.ndarray:
-    """The first 100 of the two-tower source i32[Q, 100], read off the merged pool."""
-    lists = np.full((len(batch), LIST_LENGTH), -1, dtype=np.int32)
+def source_lists(pool: Candidates, batch: RequestBatch, depth: int) -> np.ndarray:
+    """The first ``depth`` items of the two-tower source i32[Q, depth], read off the pool."""
+    lists = np.full((len(batch), depth), -1, dtype=np.int32)
     rank = pool.rank[:, TWO_TOWER]
-    rows = pool.in_source[:, TWO_TOWER] & (rank < LIST_LENGTH)
+    rows = pool.in_source[:, TWO_TOWER] & (rank < depth)
     lists[pool.owner[rows], rank[rows]] = pool.item_idx[rows]
     return lists
 
@@ -186,14 +188,19 @@ def symptoms(found: dict[str, Probe], users: np.ndarray) -> tuple[Symptom, ...]:
     def row(key: str, label: str, read: Callable[[Probe], Value], form: str = ".3f") -> Symptom:
         return Symptom(key, label, {name: read(seen) for name, seen in found.items()}, form)
 
-    def mean(values: np.ndarray) -> Estimate:
-        return bootstrap_mean(values, users)
-
     return (
         row("answered_share", "requests answered with a full list", lambda p: p.answered, ".1%"),
         row("p50_ms", "index search, p50 ms", lambda p: p.p50_ms),
-        row("pool_recall", "recall of all five sources", lambda p: mean(p.pool_recall)),
-        row("recall@100", "recall@100 of the two-tower", lambda p: mean(p.source_recall)),
+        row(
+            "pool_recall",
+            "recall of all five sources",
+            lambda p: bootstrap_mean(p.pool_recall, users),
+        ),
+        row(
+            "recall@100",
+            "recall@100 of the two-tower",
+            lambda p: bootstrap_mean(p.source_recall, users),
+        ),
         row("chance", "recall@100 of random items", lambda p: p.chance),
         row("self_retrieval", "items that find themselves", lambda p: p.self_retrieval, ".1%"),
         row("refused", "refused by the bundle's check", lambda p: float(bool(p.refusal)), ".0f"),

@@ -58,7 +58,6 @@ class DriftMetrics:
     def report(self, reference: str, report: DriftReport) -> None:
         """The window against one reference."""
         self.window_rows.set(report.n_rows)
-        self.last_report.set(time.time())
         for comparison, stale in zip(report.comparisons, report.stale, strict=False):
             name = comparison.column.info.name
             if comparison.column.info.group == PREDICTION:
@@ -69,6 +68,10 @@ class DriftMetrics:
             self.missing.labels(name).set(comparison.shares.share[[MISSING, DEFAULT]].sum())
             self.stale.labels(name).set(stale)
         self.findings(reference, report.findings)
+
+    def finished(self) -> None:
+        """A round of reports is done."""
+        self.last_report.set(time.time())
 
     def findings(self, reference: str, findings: Iterable[Finding]) -> None:
         """Verdicts under one reference; those that are gone lose their series."""

@@ -188,6 +188,7 @@ class ModelMonitor:
             self._tell(name, report.findings)
         self._judge_calibration()
         self._judge_events()
+        self._metrics.finished()
 
     def describe(self) -> dict[str, Any]:
         """Findings under each reference, worst first."""

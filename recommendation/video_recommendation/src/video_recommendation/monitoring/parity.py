@@ -202,11 +202,11 @@ def run_parity(run: Run, quick: bool = False) -> None:
     with run.progress.stage("replaying, rebuilding, comparing", len(SCENARIOS)) as step:
         outcomes, refused = run_scenarios(recommender, data, plan, done=step)
     with run.progress.stage("reading features, five ways", 1):
-        n_items = run.config.ranking.prerank_keep
+        n_items = min(run.config.ranking.prerank_keep, data.log.n_items)
         latencies = read_latencies(recommender, n_reads=50 if quick else 1000, n_items=n_items)
     folder = run.results_folder() if not quick else run.artifacts / "demonstrations"
     print_parity(run.console, outcomes, refused, latencies, data, quick=quick)
-    write_parity(folder, results, outcomes, latencies, data)
+    write_parity(folder, results, outcomes, latencies, data, items_asked=n_items)
     run.console.print(f"numbers in {folder / 'parity.json'}", highlight=False)
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from ml_platform.evaluation.results import Results
 from video_recommendation.data import SystemData
 from video_recommendation.monitoring.parity import Outcome
+from video_recommendation.monitoring.store_latency import BIG_CATALOGUE
 from video_recommendation.reporting.console import LOOK
 from video_recommendation.stored_features import ITEM_ACTIVITY
 
@@ -101,6 +102,8 @@ def write_parity(
     outcomes: Sequence[Outcome],
     latencies: Mapping[str, np.ndarray],
     data: SystemData,
+    *,
+    items_asked: int,
 ) -> None:
     """``parity.json``: what the documents quote."""
     kind = "generated data" if data.synthetic else data.name
@@ -118,8 +121,14 @@ def write_parity(
         for name, percentile in (("p50_ms", 50), ("p99_ms", 99)):
             value = _percentile(ms, percentile)
             results.add(f"feature_access/{way}/{name}", value, protocol=protocol, n=len(ms))
-    row_bytes = 8 + 4 * len(ITEM_ACTIVITY.specs)
-    results.add("feature_access/row/value_bytes", row_bytes, protocol="timestamp i64 and 7 float32")
+    sizes = {
+        "row/value_bytes": 8 + 4 * len(ITEM_ACTIVITY.specs),
+        "request/items": items_asked,
+        "catalogue/items": data.log.n_items,
+        "large_catalogue/items": BIG_CATALOGUE,
+    }
+    for name, size in sizes.items():
+        results.add(f"feature_access/{name}", size, protocol="sizes of the access benchmark")
     folder.mkdir(parents=True, exist_ok=True)
     results.write(folder / "parity.json")
 

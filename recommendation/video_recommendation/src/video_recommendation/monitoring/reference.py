@@ -173,7 +173,7 @@ def explain_family(family: str, findings: Sequence[Finding]) -> str | None:
             "broken upstream: recent counts run empty, the shortest window first, while rows are "
             "on time; events no longer reach the counters (or nobody watches: see events_total)"
         )
-    if recent and "down" not in recent[:-1] and "up" in recent:
+    if recent and set(recent) == {"up"}:
         return (
             "popularity shift: what is shown was watched far more in the last days than before; "
             "look at the items with most events (a campaign, a hit, robots)"
