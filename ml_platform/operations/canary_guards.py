@@ -19,6 +19,7 @@ from ml_platform.operations.canary_evidence import (
 from ml_platform.operations.sequential import AlwaysValid, always_valid_difference
 
 GUARDS = 4
+MIN_FOR_P95 = 60  # with fewer, p95 is one of the three largest values and moves with each of them
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class CanaryPlan:
         min_requests: The candidate's requests before a step may end well.
         max_requests: After so many without a decision the step holds for good.
         click_margins: Loss of clicks that a step tolerates, relative to production's. Wide at
-            first, when few users are at risk and little is known.
+            first, when few users are at risk and little is known; infinite: the step wants no
+            proof, it only looks for harm.
         min_seconds: Of each step; a day covers the hours of the day.
         window_s: A user's window for clicks.
         error_margin: Difference of failure rates that matters.
@@ -139,9 +141,9 @@ def doubt(plan: CanaryPlan, step: int, counts: StepCounts, control: ArmCounts) -
     if excess > plan.error_margin:
         return f"failure rate higher by {excess:.2%}, not yet beyond chance"
     ratio = p95(candidate, 0.5).value / p95(control, 0.5).value
-    if ratio > plan.latency_ratio:
+    if candidate.requests >= MIN_FOR_P95 and ratio > plan.latency_ratio:
         return f"p95 is {ratio:.2f} times production's, not yet beyond chance"
-    if plan.steps[step] == 1.0:
+    if plan.steps[step] == 1.0 or math.isinf(plan.click_margins[step]):
         return None
     clicks = click_difference(plan, step, counts, plan.advance_alpha)
     margin = plan.click_margins[step] * control.clicks.mean

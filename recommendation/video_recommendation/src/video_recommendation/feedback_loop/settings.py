@@ -141,10 +141,17 @@ class LoopSettings:
 
 FULL = LoopSettings()
 QUICK = LoopSettings(
-    world=WorldConfig(n_users=120, n_items=150, n_sessions=900, n_new_items_per_day=8),
+    world=replace(WORLD, n_users=100, n_items=100, n_sessions=600, n_new_items_per_day=8),
     n_days=2,
     n_requests=90,
     n_shadow=10,
     seeds=(0,),
     arms=(GREEDY, HIGH),
+    system=Config.model_validate(
+        {
+            **SYSTEM,
+            "two_tower": {**SYSTEM["two_tower"], "embedding_dim": 16, "max_epochs": 2},
+            "ranking": {**SYSTEM["ranking"], "max_trees": 20},
+        }
+    ),
 )

@@ -49,7 +49,7 @@ def print_parity(
         "[yellow]SYNTHETIC[/] " if data.synthetic else ""
     )
     console.print(f"\n{flags}served features against the offline builder, {data.name}")
-    table = Table("scenario", "requests", "degraded", "stale rows", "features that differ", **LOOK)
+    table = Table("scenario", "requests", "degraded", "stale", "features that differ", **LOOK)
     for outcome in outcomes:
         different = outcome.comparison.report.different
         table.add_row(
