@@ -21,6 +21,7 @@ from video_recommendation.feedback_loop.report import (
     day_line,
     record,
     regret_figure,
+    story,
 )
 from video_recommendation.feedback_loop.runs import run_experiment
 from video_recommendation.feedback_loop.settings import FULL, QUICK, LoopSettings
@@ -57,6 +58,8 @@ def run_feedback_loop(run: Run, *, quick: bool) -> None:
 
         found = run_experiment(settings, work, on_day)
     draw(console, arms_grid(found, note), min(console.width, MAX_WIDTH))
+    for line in story(found):
+        console.print(f"  {line}", highlight=False)
     record(results, found)
     folder = _folder(run, quick=quick)
     results.write(folder / "feedback_loop.json")

@@ -65,10 +65,10 @@ class JoinCounts:
     immature_positives: int
 
     def check(self) -> None:
-        """Raises AssertionError's plain cousin when something went missing.
+        """Makes sure that every event, row and label has exactly one place.
 
         Raises:
-            ValueError: with all counts.
+            ValueError: with all counts, when one went missing.
         """
         placed = (self.first, self.repeated, self.duplicates, self.organic)
         lost = self.events - sum(placed) - self.unknown_request - self.not_shown

@@ -20,6 +20,7 @@ import numpy as np
 from ml_platform.evaluation.results import write_atomic
 from ml_platform.operations.canary import Decision
 from ml_platform.operations.shadow_report import ShadowSummary
+from video_recommendation.config import Config
 from video_recommendation.feedback_loop.audience import Audience, DayTruth
 from video_recommendation.feedback_loop.joining import TrainingRows, join
 from video_recommendation.feedback_loop.measures import gini, top_share
@@ -315,11 +316,11 @@ def run_arm(
     return days
 
 
-def with_config(recommender: Recommender, config: object) -> Recommender:
+def with_config(recommender: Recommender, config: Config) -> Recommender:
     """The same models under another configuration (the arm's re-ranking)."""
     return Recommender(
         version="unsaved",
-        config=config,  # type: ignore[arg-type]
+        config=config,
         catalogue=recommender.catalogue,
         users=recommender.users,
         log=recommender.log,

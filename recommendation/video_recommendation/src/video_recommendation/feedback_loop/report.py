@@ -15,7 +15,15 @@ from ml_platform.evaluation.results import Results
 from video_recommendation.feedback_loop.analysis import MEASURES, Experiment
 from video_recommendation.feedback_loop.loop import DayRecord
 from video_recommendation.feedback_loop.settings import Arm
-from video_recommendation.reporting.grid import Cell, Grid, difference, estimate, sentences, text
+from video_recommendation.reporting.grid import (
+    Cell,
+    Grid,
+    difference,
+    estimate,
+    interval_text,
+    sentences,
+    text,
+)
 from video_recommendation.reporting.plot_style import BLUE, GREEN, GREY, ORANGE, new_figure
 
 COLOURS = {"greedy": ORANGE, "explore_low": BLUE, "explore_high": GREEN}
@@ -69,6 +77,25 @@ def arms_grid(found: Experiment, flag: str) -> Grid:
             "of a day's impressions that the most shown tenth of the items takes.",
         ),
     )
+
+
+def story(found: Experiment) -> list[str]:
+    """What exploration costs and when it pays, and what the loop's own books say."""
+    lines = [_verdict(found, arm) for arm in found.exploring]
+    books = _books(found)
+    lines.append(
+        f"{books['versions_promoted']} of {books['versions_tried']} new versions were promoted, "
+        f"{books['requests_degraded']} of {books['requests']:,} requests answered by a fallback; "
+        f"{books['events_accepted']:,} events, {books['events_sent_again']:,} more sent again and "
+        "counted once."
+    )
+    wrong = _wrong_negatives(found)
+    if wrong is not None:
+        lines.append(
+            f"Of the watches on rows that were too young to train on, {wrong:.1%} were unknown at "
+            "six in the morning: as negatives they would have been wrong."
+        )
+    return lines
 
 
 def record(results: Results, found: Experiment) -> None:
@@ -166,22 +193,51 @@ def _break_even_text(found: Experiment, arm: Arm) -> str:
     return f"{'no' if paid is None else f'day {paid}'}, {worlds}"
 
 
-def _record_books(results: Results, found: Experiment, protocol: str) -> None:
-    """What the loop itself counted, over all arms."""
+def _verdict(found: Experiment, arm: Arm) -> str:
+    price, balance = found.price(arm), found.balance(arm)
+    cost = f"costs {price.value:.2f}" if price.value > 0 else "costs nothing that can be seen"
+    n_days, paid = found.settings.n_days, found.break_even(arm)
+    when = f"is not paid back within {n_days} days"
+    if paid is not None:
+        when = f"is paid back on day {paid}"
+    by_seed = found.break_even_by_seed(arm)
+    return (
+        f"{arm.label}: {cost} watches a request on day 0 and {when} in the mean "
+        f"({sum(day is not None for day in by_seed)} of {len(by_seed)} worlds); over all days "
+        f"{interval_text(balance, 2, signed=True)} a request."
+    )
+
+
+def _books(found: Experiment) -> dict[str, int]:
+    """What the loop itself counted, over all arms and worlds."""
     every = [day for days in found.days.values() for day in days]
-    wrong = [day.wrong_negatives for day in every if day.wrong_negatives is not None]
-    counts = {
-        "versions_promoted": sum(day.canary == "promoted" for day in every),
-        "versions_tried": sum(day.canary != "none" for day in every),
+    return {
+        "requests": sum(day.requests for day in every),
         "requests_degraded": sum(day.degraded for day in every),
         "events_accepted": sum(day.events for day in every),
         "events_sent_again": sum(day.duplicates for day in every),
+        "versions_tried": sum(day.canary != "none" for day in every),
+        "versions_promoted": sum(day.canary == "promoted" for day in every),
+        "versions_rolled_back": sum(day.canary == "rolled back" for day in every),
     }
-    for name, value in counts.items():
-        results.add(f"loop/books/{name}", value, protocol=protocol, n=len(every))
-    if wrong:
-        share = sum(wrong) / len(wrong)
-        results.add("loop/books/wrong_negatives", share, protocol=protocol, n=len(wrong))
+
+
+def _wrong_negatives(found: Experiment) -> float | None:
+    shares = [
+        day.wrong_negatives
+        for days in found.days.values()
+        for day in days
+        if day.wrong_negatives is not None
+    ]
+    return sum(shares) / len(shares) if shares else None
+
+
+def _record_books(results: Results, found: Experiment, protocol: str) -> None:
+    for name, value in _books(found).items():
+        results.add(f"loop/books/{name}", value, protocol=protocol)
+    wrong = _wrong_negatives(found)
+    if wrong is not None:
+        results.add("loop/books/wrong_negatives", wrong, protocol=protocol)
 
 
 def _add(results: Results, key: str, value: Estimate, protocol: str) -> None:

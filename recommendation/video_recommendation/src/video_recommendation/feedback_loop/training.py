@@ -20,8 +20,11 @@ looked at*, whatever the place. Weighting watched rows by 1 / e_k is the other w
 arXiv:1608.04468); the likelihood has no weights to explode. Both need e_k. We take the world's own
 curve, as a team would take one it has measured by swapping positions at random.
 
-What this does not repair: rows exist only for what was shown. An item that the policy never shows
-has no row, and no weighting brings it back. That is what the exploration slot is for.
+What this does not repair: rows exist only for what was shown. Trained on them alone, a ranker knows
+nothing of the candidates that its predecessor never showed, and puts many of them on top; the first
+days of such a loop were far worse than its day 0. So boosting goes on from the first version's
+ranker, which has learned from whole candidate pools. And an item that no policy ever shows has no
+row at all, and no weighting brings it back. That is what the exploration slot is for.
 
 The pre-ranker and the multi-task ranker stay those of the first version.
 """
@@ -34,6 +37,7 @@ from dataclasses import replace
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from ml_platform.data.schema import Dataset, content_sha256, ordered_tables, unknown_users
@@ -55,6 +59,8 @@ from video_recommendation.simulation.world import World
 CREATOR_IDS = 1_000_000
 """Whoever publishes an item watches it first: an account of its own for each item."""
 LEAST_POSITIVES = 30
+LEAST_SLOPE = 0.2
+"""A first ranker that seems to be of no use is not thrown away for a day's noise."""
 
 
 def known_data(
@@ -117,6 +123,7 @@ def next_version(
     usable = rows.trainable
     if (rows.watched & usable).sum() >= LEAST_POSITIVES:
         ranker, calibrator = fit_position_based(
+            ranker,
             rows.impressions.features[usable],
             rows.watched[usable],
             examine[rows.impressions.position[usable] - 1],
@@ -137,6 +144,7 @@ def next_version(
 
 
 def fit_position_based(
+    first: LambdaRanker,
     features: np.ndarray,
     watched: np.ndarray,
     examine: np.ndarray,
@@ -144,20 +152,22 @@ def fit_position_based(
     *,
     seed: int,
 ) -> tuple[LambdaRanker, Calibrator]:
-    """Boosted log-odds of a watch given examination, and the map to its probability.
+    """Goes on boosting from ``first``: log-odds of a watch given examination, and their map.
 
     Args:
+        first: Where the trees start; its scores have no unit, so they are fitted to one first.
         features: f32[R, F].
         watched: bool[R].
         examine: f64[R], chance that each row was examined.
         config: Sizes of the trees.
         seed: Of the sampling of rows and features.
     """
-    base = float(logit(np.clip(watched.sum() / examine.sum(), 1e-3, 1 - 1e-3)))
     label = watched.astype(np.float64)
+    slope, base = fit_scale(first.score(features), label, examine)
 
     def objective(score: np.ndarray, _: lgb.Dataset) -> tuple[np.ndarray, np.ndarray]:
-        return position_based_gradient(score + base, label, examine)
+        gradient, curvature = position_based_gradient(slope * score + base, label, examine)
+        return slope * gradient, slope**2 * curvature
 
     parameters = {
         "objective": objective,
@@ -175,9 +185,25 @@ def fit_position_based(
         "verbose": -1,
     }
     data = lgb.Dataset(features, label=label, feature_name=list(SCHEMA.names))
-    booster = lgb.train(parameters, data, config.max_trees)
-    # The booster starts from 0 and knows nothing of the base: it returns with the calibrator.
-    return LambdaRanker(booster), Calibrator("platt", np.array([[1.0], [base]]))
+    booster = lgb.train(parameters, data, config.max_trees, init_model=first.booster)
+    return LambdaRanker(booster), Calibrator("platt", np.array([[slope], [base]]))
+
+
+def fit_scale(score: np.ndarray, label: np.ndarray, examine: np.ndarray) -> tuple[float, float]:
+    """Slope (at least ``LEAST_SLOPE``) and offset that turn scores f64[R] into log-odds."""
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        slope, offset = parameters
+        wanted = expit(slope * score + offset)
+        likelihood = np.where(label > 0, examine * wanted, 1 - examine * wanted)
+        gradient, _ = position_based_gradient(slope * score + offset, label, examine)
+        slopes = np.array([(gradient * score).mean(), gradient.mean()])
+        return -float(np.log(likelihood).mean()), slopes
+
+    start = np.array([1.0, logit(np.clip(label.sum() / examine.sum(), 0.01, 0.99))])
+    bounds = [(LEAST_SLOPE, 5.0), (-10.0, 10.0)]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return float(found.x[0]), float(found.x[1])
 
 
 def position_based_gradient(

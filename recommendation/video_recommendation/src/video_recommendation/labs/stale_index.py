@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import faiss
 import numpy as np
@@ -30,7 +31,7 @@ from video_recommendation.config import Config
 from video_recommendation.data import SystemData
 from video_recommendation.labs.figures import dots
 from video_recommendation.labs.funnel import FunnelSettings, every_nth, small_two_tower
-from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom, Value
+from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom
 from video_recommendation.pipeline import make_proposer, time_ordered, with_live_counter
 from video_recommendation.progress import Progress
 from video_recommendation.recommender import Proposer
@@ -82,10 +83,8 @@ def measure(
         with progress.stage(f"healthy: {name}, seed {config.seed + number}", 1):
             versions.append(version(data, config, settings, config.seed + number))
     yesterday, today = versions
-    queries = every_nth(
-        time_ordered(next_event_queries(data.log, data.windows.validation_end, None)),
-        settings.test_queries,
-    )
+    test = next_event_queries(data.log, data.windows.validation_end, None)
+    queries = every_nth(time_ordered(test), settings.test_queries)
     mixed = with_index(today, yesterday.retriever.index)
     found = {}
     for name, proposer in (("healthy", yesterday), ("broken", mixed), ("fixed", today)):
@@ -145,8 +144,7 @@ def probe(data: SystemData, queries: Queries, proposer: Proposer) -> Probe:
     depth = min(DEPTH, retriever.config.two_tower)
     lists = source_lists(pool, batch, depth)
     ptr, items = queries.relevant(data.log)
-    n_relevant = np.diff(ptr)
-    everything = hit_matrix(pool_lists(pool), ptr, items)
+    n_relevant, everything = np.diff(ptr), hit_matrix(pool_lists(pool), ptr, items)
     own = retriever.index.search(retriever.item_vectors, 1)[1][:, 0]
     _, latency_ms = search_one_by_one(retriever.index, vectors[:TIMED_QUERIES], depth)
     try:
@@ -185,22 +183,19 @@ def pool_lists(pool: Candidates) -> np.ndarray:
 def symptoms(found: dict[str, Probe], users: np.ndarray) -> tuple[Symptom, ...]:
     """The rows of the table, what the dashboards show first."""
 
-    def row(key: str, label: str, read: Callable[[Probe], Value], form: str = ".3f") -> Symptom:
-        return Symptom(key, label, {name: read(seen) for name, seen in found.items()}, form)
+    def row(key: str, label: str, read: Callable[[Probe], Any], form: str = ".3f") -> Symptom:
+        seen = {name: read(one) for name, one in found.items()}
+        values = {
+            name: bootstrap_mean(value, users) if isinstance(value, np.ndarray) else value
+            for name, value in seen.items()
+        }
+        return Symptom(key, label, values, form)
 
     return (
         row("answered_share", "requests answered with a full list", lambda p: p.answered, ".1%"),
         row("p50_ms", "index search, p50 ms", lambda p: p.p50_ms),
-        row(
-            "pool_recall",
-            "recall of all five sources",
-            lambda p: bootstrap_mean(p.pool_recall, users),
-        ),
-        row(
-            "recall@100",
-            "recall@100 of the two-tower",
-            lambda p: bootstrap_mean(p.source_recall, users),
-        ),
+        row("pool_recall", "recall of all five sources", lambda p: p.pool_recall),
+        row("recall@100", "recall@100 of the two-tower", lambda p: p.source_recall),
         row("chance", "recall@100 of random items", lambda p: p.chance),
         row("self_retrieval", "items that find themselves", lambda p: p.self_retrieval, ".1%"),
         row("refused", "refused by the bundle's check", lambda p: float(bool(p.refusal)), ".0f"),

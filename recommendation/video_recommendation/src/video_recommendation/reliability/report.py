@@ -20,7 +20,7 @@ from video_recommendation.reliability.events import EventAudit
 from video_recommendation.reliability.kill import KillReport
 from video_recommendation.reliability.store import StoreReport
 from video_recommendation.reliability.swaps import SwapReport
-from video_recommendation.reliability.traffic import errors
+from video_recommendation.reliability.traffic import degraded_share, errors
 
 STAGE = "reliability"
 MAX_WIDTH = 100
@@ -104,7 +104,7 @@ def _swap_row(report: SwapReport) -> tuple[str, ...]:
         f"{len(report.promotions_s) + len(report.rollbacks_s)} swaps",
         f"{len(report.during):,}",
         _count(sum(report.errors.values()) + report.mixed),
-        _share(report.degraded, len(report.during)),
+        f"{degraded_share(report.during):.0%}",
         *_event_cells(report.events.acknowledged, report.events),
         _p99(report.p99_before_ms, report.p99_during_ms),
         "-",
@@ -134,7 +134,7 @@ def _fault_row(report: StoreReport) -> tuple[str, ...]:
         report.fault.label,
         f"{len(report.replies):,}",
         _count(sum(report.errors.values())),
-        _share(sum(reply.degraded for reply in report.during), len(report.during)),
+        f"{degraded_share(report.during):.0%}",
         *_event_cells(report.events.acknowledged, report.events),
         _p99(report.p99_before_ms, report.p99_during_ms),
         complete,
@@ -151,7 +151,8 @@ def _explanations(found: Reliability) -> list[str]:
         "shown.",
         f"A promotion was served after {promotion:.2f} s (median, with loading), a rollback after "
         f"{rollback:.2f} s; answers by version: "
-        f"{', '.join(f'{n:,}' for n in swaps.by_version.values())}.",
+        f"{', '.join(f'{n:,}' for n in swaps.by_version.values())}. Degraded before the first swap: "
+        f"{degraded_share(swaps.before):.0%}.",
     ]
     for kind, kill in found.kills.items():
         lines.append(
@@ -173,10 +174,6 @@ def _event_cells(acknowledged: int, events: EventAudit) -> tuple[str, str, str]:
 
 def _count(n: int) -> str:
     return f"[bold red]{n:,}[/]" if n else "0"
-
-
-def _share(n: int, total: int) -> str:
-    return f"{n / total:.0%}" if total else "-"
 
 
 def _p99(before: float | None, during: float | None) -> str:
@@ -208,6 +205,8 @@ def _record_swaps(results: Results, report: SwapReport, load: str) -> None:
         "errors": sum(errors(report.during).values()),
         "mixed_answers": report.mixed,
         "degraded": report.degraded,
+        "degraded_share_before": degraded_share(report.before),
+        "degraded_share_during": degraded_share(report.during),
         "versions_answering": len(report.by_version),
         "p99_before_ms": report.p99_before_ms,
         "p99_during_ms": report.p99_during_ms,
@@ -250,6 +249,8 @@ def _record_fault(results: Results, report: StoreReport, protocol: str) -> None:
         "errors": sum(report.errors.values()),
         "requests_during": len(report.during),
         "degraded": report.degraded,
+        "degraded_share_before": degraded_share(report.before),
+        "degraded_share_during": degraded_share(report.during),
         "p99_before_ms": report.p99_before_ms,
         "p99_during_ms": report.p99_during_ms,
         "first_full_answer_s": report.first_full_s,

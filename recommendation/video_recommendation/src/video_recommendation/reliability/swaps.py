@@ -79,6 +79,11 @@ class SwapReport:
         return errors(self.replies)
 
     @property
+    def before(self) -> list[Reply]:
+        """Reads that were due before the first swap."""
+        return [reply for reply in self.reads if reply.due < self.began]
+
+    @property
     def degraded(self) -> int:
         """Answers of a fallback while versions were swapped."""
         return sum(reply.degraded for reply in self.during)
@@ -91,7 +96,7 @@ class SwapReport:
     @property
     def p99_before_ms(self) -> float | None:
         """Of reads before the first swap."""
-        return p99_ms([reply for reply in self.reads if reply.due < self.began])
+        return p99_ms(self.before)
 
     @property
     def p99_during_ms(self) -> float | None:

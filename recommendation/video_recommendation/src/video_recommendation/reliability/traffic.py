@@ -149,6 +149,12 @@ def errors(replies: Sequence[Reply]) -> dict[str, int]:
     return found
 
 
+def degraded_share(replies: Sequence[Reply]) -> float:
+    """Share of fallbacks among the answers to reads; 0 for none."""
+    answers = [reply.degraded for reply in replies if reply.ok and not reply.is_event]
+    return sum(answers) / max(1, len(answers))
+
+
 def degradation_reasons(replies: Sequence[Reply]) -> dict[str, int]:
     """How many answers name which "stage/reason"."""
     found: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Many rollouts of one plan with simulated streams: how often is it wrong, and how soon is it right?
+"""Many rollouts of one plan on simulated streams: how often is it wrong, how soon is it right?
 
 In: a plan and scenarios (what the candidate does to its users). Out: for each scenario the share of
 rollouts by their end and the requests that a rollback took. One rollout of the demonstration is an

@@ -1,7 +1,7 @@
 """Simulated users against the real app: they ask, watch what they like, and say so.
 
-In: a stage, the name of a candidate. Out: the rollout's looks and decisions, the shadow reports, and
-the truth, the expected watches of every list that was shown.
+In: a stage, the name of a candidate. Out: the rollout's looks and decisions, the shadow reports,
+and the truth, the expected watches of every list that was shown.
 
 The app is the one that serves: FastAPI in this process, the engine, an event log that syncs, the
 embedded store. Two things are simulated: the users, and the clock, which moves one second with each
@@ -133,7 +133,7 @@ def shadow_all(
     stage: Stage, folder: Path, n_requests: int, seed: int, step: Callable[[int], None]
 ) -> dict[str, ShadowSummary]:
     """Every candidate gets a copy of the same requests; none of them answers one."""
-    with open_app(stage, folder / "shadow", seed) as audience:
+    with open_app(stage, folder / "serving" / "shadow", seed) as audience:
         engine = audience.engine
         lanes = {}
         for name in CANDIDATES:
@@ -187,7 +187,7 @@ def roll_out(
     found = Rollout(name)
     stage.registry.promote(stage.versions["production"], note="the demonstration begins again")
     stage.registry.set_candidate(stage.versions[name], note=name)
-    with open_app(stage, folder / name, seed) as audience:
+    with open_app(stage, folder / "serving" / name, seed) as audience:
         settings = CanarySettings(plan, plan.window_s, look_every_s=None, journal=journal)
         canary = Canary(audience.engine, stage.recommender(name), settings, stage.registry)
         audience.engine.clock.advance_to(stage.world.day_start(0))
