@@ -38,7 +38,13 @@ from typing import Literal
 
 from ml_platform.operations.assignment import in_share
 from ml_platform.operations.canary_counts import Arm, ArmCounts, StepCounts
-from ml_platform.operations.canary_guards import CanaryPlan, click_difference, doubt, harm
+from ml_platform.operations.canary_guards import (
+    CanaryPlan,
+    click_difference,
+    doubt,
+    harm,
+    passed,
+)
 from ml_platform.operations.sequential import AlwaysValid
 
 __all__ = ["Action", "CanaryController", "CanaryPlan", "Decision", "judge"]
@@ -158,7 +164,7 @@ def judge(
         reason = wait
     elif (open_question := doubt(plan, step, counts, control)) is None:
         action, final = ("promote", True) if last else ("advance", False)
-        reason = "all guards quiet at 100%" if last else "no harm, and not worse by the margin"
+        reason = passed(plan, step, counts, control)
     elif candidate.requests >= plan.max_requests[step]:
         final, reason = (
             True,

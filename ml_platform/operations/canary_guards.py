@@ -152,6 +152,19 @@ def doubt(plan: CanaryPlan, step: int, counts: StepCounts, control: ArmCounts) -
     return f"a loss of more than {margin:.3f} is not excluded: {_in_words(clicks, control)}"
 
 
+def passed(plan: CanaryPlan, step: int, counts: StepCounts, control: ArmCounts) -> str:
+    """Why a step ended well, with its numbers."""
+    candidate = counts.arms["candidate"]
+    times = f"p95 {p95(candidate, 0.5).value:.1f} ms against {p95(control, 0.5).value:.1f}"
+    words = f"no harm; {candidate.failure_rate:.2%} of requests fail, {times}"
+    if plan.steps[step] == 1.0:
+        return f"{words} of production in the step before"
+    if math.isinf(plan.click_margins[step]):
+        return f"{words}; this step wants no proof of clicks"
+    clicks = click_difference(plan, step, counts, plan.advance_alpha)
+    return f"{words}; {_in_words(clicks, control)}, not worse by {plan.click_margins[step]:.0%}"
+
+
 def _in_words(clicks: AlwaysValid, control: ArmCounts) -> str:
     ours = control.clicks.mean
     if math.isinf(clicks.low):

@@ -52,6 +52,10 @@ def test_a_better_candidate_goes_through_all_steps_and_is_promoted():
     for decision, least in zip(found.decisions, SMALL.min_requests, strict=True):
         assert decision.requests >= least
     assert found.decisions[0].clicks.difference > 0
+    assert found.decisions[0].reason.startswith("no harm; 0.00% of requests fail, p95 ")
+    assert "clicks per request against 0.2" in found.decisions[0].reason
+    assert found.decisions[0].reason.endswith("not worse by 50%")
+    assert last(found).reason.endswith("of production in the step before")
     assert found.decisions[2].clicks is None
     assert found.decide(1e6) is last(found)  # final is final
 
@@ -121,6 +125,7 @@ def test_a_step_without_a_margin_wants_no_proof_of_clicks():
     loose = replace(SMALL, click_margins=(float("inf"), 0.3, 0.3))
     found = roll_out(loose, np.random.default_rng(6), rate=(0.0, 0.0), n=3000)
     assert [d.action for d in found.decisions] == ["advance", "hold"]
+    assert found.decisions[0].reason.endswith("this step wants no proof of clicks")
 
 
 def test_no_clicks_at_all_are_no_evidence():

@@ -181,7 +181,7 @@ class ServingConfig(Stage):
     """Budgets of one request; when a stage fails or overruns, the ladder goes one step down."""
 
     deadline_ms: PositiveFloat = 100.0
-    features_budget_ms: PositiveFloat = 10.0
+    features_budget_ms: PositiveFloat = 20.0
     """Reading the feature store; beyond it item activity is computed in the process."""
     feature_log_share: float = Field(default=0.05, ge=0, le=1)
     """Of the requests; those keep their features in the request log, for parity and training."""

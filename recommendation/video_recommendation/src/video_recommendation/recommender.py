@@ -248,10 +248,7 @@ class Recommender:
             return scores[rows], pool.take(rows, 1)
 
         prerank_score, survivors = stages.run("prerank", prerank)
-        steps = [Step("features_in_process", lambda: live.stored(batch, survivors))]
-        if read is not None:
-            steps.insert(0, Step("features", lambda: read(survivors)))
-        stored = stages.ladder(*steps)
+        stored = _stored(stages, survivors, read, lambda: live.stored(batch, survivors))
         ranked = stages.attempt("rank", lambda: self._scored(live, batch, survivors, stored))
         if ranked is None:  # counted and logged by the stages: the response says "degraded"
             return self._plain(survivors, prerank_score, k, "A match for your recent watching")
@@ -371,6 +368,19 @@ def without(candidates: Candidates, exclude: np.ndarray) -> Candidates:
         return candidates
     rows = np.flatnonzero(~np.isin(candidates.item_idx, exclude))
     return candidates.take(rows, len(candidates.ptr) - 1)
+
+
+def _stored(
+    stages: RequestStages,
+    survivors: Candidates,
+    read: Callable[[Candidates], StoredFeatures] | None,
+    compute: Callable[[], StoredFeatures],
+) -> StoredFeatures:
+    """Stored features: read from the online store where there is one, else computed in process."""
+    steps = [Step("features_in_process", compute)]
+    if read is not None:
+        steps.insert(0, Step("features", lambda: read(survivors)))
+    return stages.ladder(*steps)
 
 
 def _ranker_order(ranked: Ranked, k: int) -> RankedList:

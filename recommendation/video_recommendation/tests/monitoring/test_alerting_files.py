@@ -51,7 +51,7 @@ def rules() -> list[dict[str, Any]]:
 
 def panel_expressions() -> list[str]:
     dashboard = json.loads((MONITORING / "grafana/dashboards/serving.json").read_text("utf-8"))
-    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    return [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
 
 
 def test_names_are_found_in_an_expression() -> None:
@@ -89,14 +89,16 @@ def test_a_rule_says_how_urgent_it_is_and_what_to_do() -> None:
     assert len(rules()) >= 10
     for rule in rules():
         assert rule["labels"]["severity"] in {"page", "ticket"}
-        assert rule["for"]
+        # An increase over a window has waited already.
+        assert rule.get("for") or re.search(r"increase\(|_over_time\(", rule["expr"]), rule
         assert rule["annotations"]["summary"]
         assert rule["annotations"]["action"]
-        assert f"| {rule['alert']} |" in readme
+        assert rule["alert"] in readme
 
 
 def test_compose_has_the_services_and_asks_each_whether_it_is_well() -> None:
-    services = yaml.safe_load((MONITORING / "compose.yaml").read_text("utf-8"))["services"]
+    compose = yaml.safe_load((MONITORING / "compose.yaml").read_text("utf-8"))
+    services, named = compose["services"], compose.get("volumes", {})
     assert set(services) == {"api", "redis", "prometheus", "grafana"}
     assert all(service["healthcheck"]["test"] for service in services.values())
     assert services["api"]["environment"]["REDIS_URL"].startswith("redis://redis:")
@@ -105,7 +107,8 @@ def test_compose_has_the_services_and_asks_each_whether_it_is_well() -> None:
     for service in services.values():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
-            assert source.endswith("/artifacts") or (MONITORING / source).exists()  # made by e2e
+            made_later = source in named or source.endswith("/artifacts")
+            assert made_later or (MONITORING / source).exists(), source
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def selectors(expression: str) -> list[tuple[str, dict[str, tuple[str, str]]]]:
             for label, operator, value in re.findall(
                 r"(\w+)\s*(=~|!~|!=|=)\s*\"([^\"]*)\"", matchers
             )
-        )
+        }
         if name not in FUNCTIONS:
             found.append((name, inside))
     return found
@@ -122,6 +122,7 @@ def use(client: TestClient, app, tiny_system) -> None:
     event = {"event_id": "a", "user_id": users[0], "item_id": item, "event_type": "watch"}
     assert client.post("/v1/events", json=event).status_code == 200
     engine.metrics.model_refused("production")
+    engine.metrics.stage_overran("rank")
     for outcome in ("taken", "answered", "timeout"):
         engine.metrics.shadow_requests.labels("shadow", outcome).inc()
     engine.metrics.feature_rows_read("item_activity:v1", "stale", 1)

@@ -39,7 +39,7 @@ from video_recommendation.stored_features import (
     user_profile,
 )
 
-PLAN = ReplayPlan(n_events=140, ask_every=7, k=10)
+PLAN = ReplayPlan(n_events=120, ask_every=6, k=10)
 ACTIVITY = {*ITEM_ACTIVITY.schema.names[:5], "age_days"}
 NOW = 10_000 * DAY_S + 30
 

@@ -226,5 +226,5 @@ def test_budgets_come_from_the_configuration(tmp_path):
     config = ServingConfig(deadline_ms=80.0, rank_budget_ms=30.0, rerank_budget_ms=10.0)
     settings = ServingSettings.of(config, tmp_path, workers=3)
     assert (settings.deadline_ms, settings.workers) == (80.0, 3)
-    expected = {"state": 50.0, "features": 10.0, "rank": 30.0, "rerank": 10.0}
+    expected = {"state": 50.0, "features": 20.0, "rank": 30.0, "rerank": 10.0}
     assert settings.budgets_ms == expected

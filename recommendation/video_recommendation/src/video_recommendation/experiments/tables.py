@@ -140,8 +140,8 @@ def power_grid(curve: PowerCurve, flag: str) -> Grid:
             flag,
             f"80% needs {curve.required:,} users by calculation, {curve.required_cuped:,} with "
             f"CUPED, {curve.required_good:,} if the past had a correlation of 0.7. The "
-            "calculation takes the past's variance for both arms; this effect pulls users together, "
-            "so the treated vary less and the simulated power is a little higher.",
+            "calculation takes the past's variance for both arms; this effect pulls users "
+            "together, so the treated vary less and the simulated power is a little higher.",
         ),
     )
 

@@ -33,8 +33,7 @@ from video_recommendation.feedback_loop.settings import (
     Arm,
     LoopSettings,
 )
-from video_recommendation.feedback_loop.training import known_data, next_version
-from video_recommendation.pipeline import Trained
+from video_recommendation.feedback_loop.training import FirstVersion, known_data, next_version
 from video_recommendation.recommender import Recommender
 from video_recommendation.simulation.world import World
 
@@ -129,7 +128,7 @@ class Loop:
     """One arm between its days."""
 
     def __init__(
-        self, world: World, settings: LoopSettings, arm: Arm, first: Trained, folder: Path
+        self, world: World, settings: LoopSettings, arm: Arm, first: FirstVersion, folder: Path
     ) -> None:
         self._world, self._settings, self._folder = world, settings, folder
         self._config = settings.config_of(arm, world.config.seed)
@@ -286,7 +285,7 @@ def run_arm(
     world: World,
     settings: LoopSettings,
     arm: Arm,
-    first: Trained,
+    first: FirstVersion,
     folder: Path,
     *,
     stop: Callable[[], bool] = lambda: False,

@@ -20,11 +20,14 @@ looked at*, whatever the place. Weighting watched rows by 1 / e_k is the other w
 arXiv:1608.04468); the likelihood has no weights to explode. Both need e_k. We take the world's own
 curve, as a team would take one it has measured by swapping positions at random.
 
-What this does not repair: rows exist only for what was shown. Trained on them alone, a ranker knows
-nothing of the candidates that its predecessor never showed, and puts many of them on top; the first
-days of such a loop were far worse than its day 0. So boosting goes on from the first version's
-ranker, which has learned from whole candidate pools. And an item that no policy ever shows has no
-row at all, and no weighting brings it back. That is what the exploration slot is for.
+Rows exist only for what was shown. Trained on them alone, a ranker knows nothing of the candidates
+that its predecessor never showed, and puts many of them on top: tried, the first days of the loop
+were far worse than its day 0. So the candidate pools of the history go in as well (``pool_rows``):
+whom a pool's candidate was not watched by, most likely never saw it, so these rows enter with a
+small e of their own and speak softly; as the days go by, the impressions drown them.
+
+And an item that no policy ever shows has no row at all, and no weighting brings it back. That is
+what the exploration slot is for.
 
 The pre-ranker and the multi-task ranker stay those of the first version.
 """
@@ -32,16 +35,15 @@ The pre-ranker and the multi-task ranker stay those of the first version.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from ml_platform.data.schema import Dataset, content_sha256, ordered_tables, unknown_users
-from ml_platform.data.splits import TimeWindows
+from ml_platform.data.splits import TimeWindows, next_event_queries
 from video_recommendation.config import Config, RankingConfig
 from video_recommendation.data import SystemData, system_data
 from video_recommendation.features import SCHEMA
@@ -49,6 +51,7 @@ from video_recommendation.feedback_loop.joining import TrainingRows
 from video_recommendation.feedback_loop.logs import LoggedWatch
 from video_recommendation.pipeline import Trained, make_proposer, train_system
 from video_recommendation.ranking.calibration import Calibrator
+from video_recommendation.ranking.examples import build_examples
 from video_recommendation.ranking.lambdarank import LambdaRanker
 from video_recommendation.recommender import Recommender
 from video_recommendation.retrieval.training import best_epoch_count, train_two_tower
@@ -59,8 +62,8 @@ from video_recommendation.simulation.world import World
 CREATOR_IDS = 1_000_000
 """Whoever publishes an item watches it first: an account of its own for each item."""
 LEAST_POSITIVES = 30
-LEAST_SLOPE = 0.2
-"""A first ranker that seems to be of no use is not thrown away for a day's noise."""
+POOL_NEGATIVES = 20
+"""Candidates of a historical pool that are kept beside those that were watched next."""
 
 
 def known_data(
@@ -88,16 +91,55 @@ def known_data(
     return system_data(dataset, config.data)
 
 
-def first_version(world: World, config: Config) -> Trained:
+@dataclass(frozen=True)
+class FirstVersion:
+    """The version of day 0, and what later ones keep of it.
+
+    Attributes:
+        recommender: It serves day 0.
+        n_epochs: Of the towers, chosen on the history.
+        pool_features: f32[P, F], candidates of the history's last weeks.
+        pool_watched: bool[P], which of them was watched next.
+    """
+
+    recommender: Recommender
+    n_epochs: int
+    pool_features: np.ndarray
+    pool_watched: np.ndarray
+
+
+def first_version(world: World, config: Config) -> FirstVersion:
     """The version of day 0, by the system's own training on the history."""
     end = world.day_start(0)
     data = known_data(world, (), 0, config, as_of=end + 1)
     train_end = int(np.quantile(data.log.timestamp[data.log.timestamp < end], 0.9))
-    return train_system(replace(data, windows=TimeWindows(train_end, end + 1)), config)
+    data = replace(data, windows=TimeWindows(train_end, end + 1))
+    trained = train_system(data, config)
+    features, watched = pool_rows(data, trained, seed=config.seed)
+    return FirstVersion(trained.recommender, best_epoch_count(trained.epochs), features, watched)
+
+
+def pool_rows(data: SystemData, trained: Trained, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates of the last weeks' requests: what was watched next, and some of what was not.
+
+    The retrieval is the one that had not seen these weeks. Creators' own watches are no requests.
+    """
+    windows = data.windows
+    queries = next_event_queries(data.log, windows.train_end, windows.validation_end)
+    queries = queries.subset(data.users.user_ids[queries.user_idx] < CREATOR_IDS)
+    examples = build_examples(data.log, queries, trained.selection.propose)
+    share = POOL_NEGATIVES / np.maximum(examples.group, 1)
+    luck = np.random.default_rng(seed).uniform(size=len(examples.owner))
+    kept = examples.watched | (luck < share[examples.owner])
+    return examples.features[kept], examples.watched[kept]
 
 
 def next_version(
-    first: Trained, data: SystemData, rows: TrainingRows, config: Config, examine: np.ndarray
+    first: FirstVersion,
+    data: SystemData,
+    rows: TrainingRows,
+    config: Config,
+    examine: np.ndarray,
 ) -> Recommender:
     """Trains on ``data`` and ``rows``.
 
@@ -116,20 +158,13 @@ def next_version(
         end,
         config.two_tower,
         seed=config.seed,
-        epochs=best_epoch_count(first.epochs),
+        epochs=first.n_epochs,
     )
     old = first.recommender
     ranker, calibrator = old.lambda_ranker(), old.calibrator
-    usable = rows.trainable
-    if (rows.watched & usable).sum() >= LEAST_POSITIVES:
-        ranker, calibrator = fit_position_based(
-            ranker,
-            rows.impressions.features[usable],
-            rows.watched[usable],
-            examine[rows.impressions.position[usable] - 1],
-            config.ranking,
-            seed=config.seed,
-        )
+    if (rows.watched & rows.trainable).sum() >= LEAST_POSITIVES:
+        table = ranking_table(first, rows, examine)
+        ranker, calibrator = fit_position_based(*table, config.ranking, seed=config.seed)
     return Recommender(
         version="unsaved",
         config=config,
@@ -143,8 +178,26 @@ def next_version(
     )
 
 
+def ranking_table(
+    first: FirstVersion, rows: TrainingRows, examine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features f32[R, F], watched bool[R], examine f64[R] of impressions and historical pools.
+
+    A pool's candidates count as examined so rarely that they were wanted, on average, as much as
+    what was shown: the pools say which candidates are better, the impressions how good.
+    """
+    usable = rows.trainable
+    watched, shown = rows.watched[usable], examine[rows.impressions.position[usable] - 1]
+    wanted = watched.sum() / shown.sum()
+    rarely = np.full(len(first.pool_watched), min(first.pool_watched.mean() / wanted, 1.0))
+    return (
+        np.concatenate([rows.impressions.features[usable], first.pool_features]),
+        np.concatenate([watched, first.pool_watched]),
+        np.concatenate([shown, rarely]),
+    )
+
+
 def fit_position_based(
-    first: LambdaRanker,
     features: np.ndarray,
     watched: np.ndarray,
     examine: np.ndarray,
@@ -152,22 +205,20 @@ def fit_position_based(
     *,
     seed: int,
 ) -> tuple[LambdaRanker, Calibrator]:
-    """Goes on boosting from ``first``: log-odds of a watch given examination, and their map.
+    """Boosted log-odds of a watch given examination, and the map to its probability.
 
     Args:
-        first: Where the trees start; its scores have no unit, so they are fitted to one first.
         features: f32[R, F].
         watched: bool[R].
         examine: f64[R], chance that each row was examined.
         config: Sizes of the trees.
         seed: Of the sampling of rows and features.
     """
+    base = float(logit(np.clip(watched.sum() / examine.sum(), 1e-3, 1 - 1e-3)))
     label = watched.astype(np.float64)
-    slope, base = fit_scale(first.score(features), label, examine)
 
     def objective(score: np.ndarray, _: lgb.Dataset) -> tuple[np.ndarray, np.ndarray]:
-        gradient, curvature = position_based_gradient(slope * score + base, label, examine)
-        return slope * gradient, slope**2 * curvature
+        return position_based_gradient(score + base, label, examine)
 
     parameters = {
         "objective": objective,
@@ -185,25 +236,9 @@ def fit_position_based(
         "verbose": -1,
     }
     data = lgb.Dataset(features, label=label, feature_name=list(SCHEMA.names))
-    booster = lgb.train(parameters, data, config.max_trees, init_model=first.booster)
-    return LambdaRanker(booster), Calibrator("platt", np.array([[slope], [base]]))
-
-
-def fit_scale(score: np.ndarray, label: np.ndarray, examine: np.ndarray) -> tuple[float, float]:
-    """Slope (at least ``LEAST_SLOPE``) and offset that turn scores f64[R] into log-odds."""
-
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        slope, offset = parameters
-        wanted = expit(slope * score + offset)
-        likelihood = np.where(label > 0, examine * wanted, 1 - examine * wanted)
-        gradient, _ = position_based_gradient(slope * score + offset, label, examine)
-        slopes = np.array([(gradient * score).mean(), gradient.mean()])
-        return -float(np.log(likelihood).mean()), slopes
-
-    start = np.array([1.0, logit(np.clip(label.sum() / examine.sum(), 0.01, 0.99))])
-    bounds = [(LEAST_SLOPE, 5.0), (-10.0, 10.0)]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    return float(found.x[0]), float(found.x[1])
+    booster = lgb.train(parameters, data, config.max_trees)
+    # The booster starts from 0 and knows nothing of the base: it returns with the calibrator.
+    return LambdaRanker(booster), Calibrator("platt", np.array([[1.0], [base]]))
 
 
 def position_based_gradient(

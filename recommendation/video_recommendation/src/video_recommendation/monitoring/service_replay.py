@@ -31,6 +31,7 @@ from video_recommendation.serving.app import create_app
 from video_recommendation.serving.engine import ServingEngine, ServingSettings
 
 START_TIMEOUT_S = 30.0
+BATCH_EVENTS = 50
 Keeper = Callable[[ServingEngine], None]
 
 
@@ -154,6 +155,7 @@ def _play(
     rows = rows[np.argsort(log.timestamp[rows], kind="stable")][: plan.n_events]
     nobody = int(log.user_ids.max())
     answers: list[dict[str, Any]] = []
+    waiting: list[dict[str, Any]] = []  # events reach the service in batches, before the next list
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         asked_at = -plan.ask_every
@@ -162,11 +164,13 @@ def _play(
             user_id = int(log.user_ids[log.user_idx[row]])
             if number >= asked_at + plan.ask_every and _begins_second(data, int(row)):
                 asked_at = number
+                _post(connection, waiting)
                 keep(engine)
                 answers.append(_ask(connection, user_id, plan.k))
                 if len(answers) % plan.unknown_every == 0:
                     answers.append(_ask(connection, nobody + len(answers), plan.k))
-            _call(connection, "POST", "/v1/events", _event(data, int(row), user_id))
+            waiting.append(_event(data, int(row), user_id))
+        _post(connection, waiting)
     finally:
         connection.close()
     return answers
@@ -192,6 +196,13 @@ def _event(data: SystemData, row: int, user_id: int) -> dict[str, Any]:
         "rating": float(data.log.rating[row]),
         "timestamp": int(data.log.timestamp[row]),
     }
+
+
+def _post(connection: http.client.HTTPConnection, events: list[dict[str, Any]]) -> None:
+    """Sends the events and empties the list."""
+    for begin in range(0, len(events), BATCH_EVENTS):
+        _call(connection, "POST", "/v1/events", {"events": events[begin : begin + BATCH_EVENTS]})
+    events.clear()
 
 
 def _ask(connection: http.client.HTTPConnection, user_id: int, k: int) -> dict[str, Any]:

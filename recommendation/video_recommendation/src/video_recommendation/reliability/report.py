@@ -151,8 +151,8 @@ def _explanations(found: Reliability) -> list[str]:
         "shown.",
         f"A promotion was served after {promotion:.2f} s (median, with loading), a rollback after "
         f"{rollback:.2f} s; answers by version: "
-        f"{', '.join(f'{n:,}' for n in swaps.by_version.values())}. Degraded before the first swap: "
-        f"{degraded_share(swaps.before):.0%}.",
+        f"{', '.join(f'{n:,}' for n in swaps.by_version.values())}. Degraded before the first "
+        f"swap: {degraded_share(swaps.before):.0%}.",
     ]
     for kind, kill in found.kills.items():
         lines.append(

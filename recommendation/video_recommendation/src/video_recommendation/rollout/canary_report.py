@@ -30,7 +30,7 @@ ROLLOUT_PROTOCOL = "simulated users through the real app, one rollout, guards at
 CLICK_PROTOCOL = "watches per request, one value a user; always-valid interval at the guard's level"
 TRUTH_PROTOCOL = "expected watches of the lists shown, as the simulator knows them"
 STREAM_PROTOCOL = "controller alone, simulated streams; exact binomial 95% interval over rollouts"
-SHADOW_PROTOCOL = "copies of the same requests in a process of its own at idle priority"
+SHADOW_PROTOCOL = "copies of the same requests, each candidate in a process of its own"
 
 
 # --- terminal ----------------------------------------------------------------------------------

@@ -145,6 +145,7 @@ def shadow_all(
                 options=options,
                 max_waiting=n_requests,
                 timeout_s=20.0,
+                lowest_priority=False,  # three models load while we wait; no user waits here
             )
             lanes[name] = ShadowTraffic(engine, settings, name=f"shadow_{name}")
         try:
