@@ -71,8 +71,8 @@ def selectors(expression: str) -> list[tuple[str, dict[str, tuple[str, str]]]]:
     bare = re.sub(r"\[[^\]]*\]", " ", bare)
     found = []
     for name, matchers in re.findall(rf"([a-zA-Z_:]\w*)\s*(\{{(?:[^}}\"]|{quoted})*\}})?", bare):
-        inside = dict(
-            (label, (operator, value))
+        inside = {
+            label: (operator, value)
             for label, operator, value in re.findall(
                 r"(\w+)\s*(=~|!~|!=|=)\s*\"([^\"]*)\"", matchers
             )

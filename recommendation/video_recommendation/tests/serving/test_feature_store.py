@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from video_recommendation.monitoring.parity import (
     run_parity,
     run_scenarios,
 )
+from video_recommendation.monitoring.rebuild import LoggedRequest
 from video_recommendation.monitoring.service_replay import ReplayPlan
 from video_recommendation.serving.app import create_app
 from video_recommendation.serving.engine import ServingSettings
@@ -104,6 +106,14 @@ def test_a_default_changed_in_a_copy_is_named_and_under_our_keys_refused(played)
 def test_an_offline_reader_in_another_time_zone_is_named(played):
     assert "log_gap_s" in names(played.zone)
     assert not {"age_group", "gender", "mean_rating", "year"} & names(played.zone)
+
+
+def test_requests_with_incomplete_inputs_are_set_aside_not_called_skew(played):
+    request = LoggedRequest("r", 1, NOW, *[np.empty(0)] * 4, degraded_stages=("state",))
+    assert not request.is_comparable
+    assert dataclasses.replace(request, degraded_stages=("features",)).is_comparable
+    assert dataclasses.replace(request, degraded_stages=()).is_comparable
+    assert played.late.comparison.n_requests > 0  # degraded at "features" alone, and compared
 
 
 # --- one version's home ---------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class Seen:
         ndcg: NDCG@10 f64[Q].
         psi_before, psi: Of the feature, training rows against served rows, without the skew and
             with it.
-        named: Whether the drift monitor names the feature.
+        named_before, named: Whether the drift monitor names the feature, likewise.
         alarms: Features that it names in all.
         differ: Share of the feature's values that are not what the offline builder makes of the
             same logged requests.
@@ -46,6 +46,7 @@ class Seen:
     ndcg: np.ndarray
     psi_before: float
     psi: float
+    named_before: bool
     named: bool
     alarms: int
     differ: float
@@ -85,6 +86,7 @@ class Monitors:
             ndcg=list_ndcg(self._data.log, served, self._ranker),
             psi_before=before.psi,
             psi=now.psi,
+            named_before=before.moved,
             named=now.moved,
             alarms=alarms,
             differ=skew.share_different,

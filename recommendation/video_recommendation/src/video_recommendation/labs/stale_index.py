@@ -31,7 +31,7 @@ from video_recommendation.config import Config
 from video_recommendation.data import SystemData
 from video_recommendation.labs.figures import dots
 from video_recommendation.labs.funnel import FunnelSettings, every_nth, small_two_tower
-from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom
+from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom, Value
 from video_recommendation.pipeline import make_proposer, time_ordered, with_live_counter
 from video_recommendation.progress import Progress
 from video_recommendation.recommender import Proposer
@@ -40,8 +40,7 @@ from video_recommendation.retrieval.index import search_one_by_one
 from video_recommendation.retrieval.sources import SOURCES, Candidates
 
 SETTINGS = FunnelSettings(test_queries=1500)
-DEPTH = 100
-"""Cut of the recall; a smaller quota of the source cuts earlier."""
+DEPTH = 100  # cut of the recall; a smaller quota of the source cuts earlier
 TIMED_QUERIES = 500
 TWO_TOWER = SOURCES.index("two_tower")
 
@@ -53,7 +52,7 @@ class Probe:
     Attributes:
         source_recall: Recall@DEPTH f64[Q] of the two-tower source.
         pool_recall: Recall f64[Q] of the merged pool of all five sources.
-        self_retrieval: Share of items whose own vector, asked as a query, finds the item first.
+        self_retrieval: Share of items whose own vector finds the item first.
         p50_ms: Median latency of an index search.
         answered: Share of requests for which the source filled its list.
         chance: The same recall of random unseen items.
@@ -145,7 +144,7 @@ def probe(data: SystemData, queries: Queries, proposer: Proposer) -> Probe:
     lists = source_lists(pool, batch, depth)
     ptr, items = queries.relevant(data.log)
     n_relevant, everything = np.diff(ptr), hit_matrix(pool_lists(pool), ptr, items)
-    own = retriever.index.search(retriever.item_vectors, 1)[1][:, 0]
+    own = retriever.index.search(retriever.item_vectors, 1)[1].ravel()
     _, latency_ms = search_one_by_one(retriever.index, vectors[:TIMED_QUERIES], depth)
     try:
         check_index(retriever.index, retriever.item_vectors)
@@ -184,12 +183,11 @@ def symptoms(found: dict[str, Probe], users: np.ndarray) -> tuple[Symptom, ...]:
     """The rows of the table, what the dashboards show first."""
 
     def row(key: str, label: str, read: Callable[[Probe], Any], form: str = ".3f") -> Symptom:
-        seen = {name: read(one) for name, one in found.items()}
-        values = {
-            name: bootstrap_mean(value, users) if isinstance(value, np.ndarray) else value
-            for name, value in seen.items()
-        }
-        return Symptom(key, label, values, form)
+        def value(seen: Probe) -> Value:
+            one = read(seen)
+            return bootstrap_mean(one, users) if isinstance(one, np.ndarray) else one
+
+        return Symptom(key, label, {name: value(seen) for name, seen in found.items()}, form)
 
     return (
         row("answered_share", "requests answered with a full list", lambda p: p.answered, ".1%"),

@@ -109,7 +109,14 @@ def measure(
     )
 
 
-BY_SKEW = ("difference_ndcg@10", "psi_before", "psi", "drift_names_it", "rows_that_differ")
+BY_SKEW = (
+    "difference_ndcg@10",
+    "psi_before",
+    "psi",
+    "drift_named_before",
+    "drift_names_it",
+    "rows_that_differ",
+)
 
 
 def symptoms(found: Mapping[str, Seen], base: np.ndarray, users: np.ndarray) -> tuple[Symptom, ...]:
@@ -129,6 +136,7 @@ def symptoms(found: Mapping[str, Seen], base: np.ndarray, users: np.ndarray) -> 
         row("not_finite", "errors and missing values", lambda s: float(s.not_finite), ".0f"),
         row("psi_before", "PSI before", lambda s: s.psi_before),
         row("psi", "PSI now", lambda s: s.psi),
+        row("drift_named_before", "named before", lambda s: float(s.named_before), ".0f"),
         row("drift_names_it", "drift names it", lambda s: float(s.named), ".0f"),
         row("drift_alarms", "features that drift names", lambda s: float(s.alarms), ".0f"),
         row("rows_that_differ", "differ from rebuild", lambda s: s.differ, ".1%"),

@@ -72,6 +72,9 @@ def print_parity(
 def _print_skew(console: Console, outcome: Outcome) -> None:
     report, scenario = outcome.comparison.report, outcome.scenario
     console.print(f"\n[bold]{scenario.title}[/]: {MEANINGS[scenario.name]}", highlight=False)
+    if outcome.comparison.n_set_aside:
+        n = outcome.comparison.n_set_aside
+        console.print(f"  {n} requests set aside: degraded before their features", highlight=False)
     if outcome.comparison.n_unmatched:
         n = outcome.comparison.n_unmatched
         console.print(f"  {n} items shown would not even be proposed when rebuilt", highlight=False)
@@ -117,7 +120,7 @@ def write_parity(
             value = _percentile(ms, percentile)
             results.add(f"stage/{stage}/{name}", value, protocol=protocol, n=len(ms))
     for way, ms in latencies.items():
-        protocol = f"{len(ms)} calls, embedded store, one client, nothing else running"
+        protocol = f"{len(ms)} calls one after another, embedded store, one client"
         for name, percentile in (("p50_ms", 50), ("p99_ms", 99)):
             value = _percentile(ms, percentile)
             results.add(f"feature_access/{way}/{name}", value, protocol=protocol, n=len(ms))
@@ -144,6 +147,7 @@ def _record(results: Results, outcome: Outcome, kind: str) -> None:
         "rows": report.n_rows,
         "features": len(report.features),
         "features_different": len(report.different),
+        "set_aside": outcome.comparison.n_set_aside,
         "unmatched_items": outcome.comparison.n_unmatched,
         "degraded_share": outcome.replayed.degraded_share,
         "stale_share": outcome.stale_share,

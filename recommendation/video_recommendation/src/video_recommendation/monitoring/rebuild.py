@@ -52,6 +52,12 @@ class LoggedRequest:
     features: np.ndarray
     as_of: np.ndarray
     exclude: np.ndarray
+    degraded_stages: tuple[str, ...]
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether its inputs were complete; a step from the store to the counter changes none."""
+        return set(self.degraded_stages) <= {"features"}
 
 
 @dataclass(frozen=True)
@@ -75,11 +81,14 @@ class Comparison:
     Attributes:
         report: Over the rows that both sides have.
         n_requests: Requests that were rebuilt.
+        n_set_aside: Requests that were not, because another stage than ``features`` had degraded:
+            their inputs are known to differ, and the service has said so.
         n_unmatched: Items shown that the rebuilt request does not even propose.
     """
 
     report: SkewReport
     n_requests: int
+    n_set_aside: int
     n_unmatched: int
 
 
@@ -109,6 +118,7 @@ def read_requests(path: Path) -> list[LoggedRequest]:
                 features=np.array(kept["values"], dtype=np.float32),
                 as_of=np.array(kept["as_of"], dtype=np.int64),
                 exclude=np.array(kept["exclude"], dtype=np.int64),
+                degraded_stages=tuple(record["degraded_stages"]),
             )
         )
     return found
@@ -139,6 +149,7 @@ def compare(
         events: All events since training.
         folder: For the parquet rows; empty.
     """
+    logged, requests = requests, [request for request in requests if request.is_comparable]
     offline = _Offline.of(recommender, requests, events, folder)
     online, rebuilt, row_ids, n_unmatched = [], [], [], 0
     for request, batch, survivors, stored in offline.each(requests):
@@ -160,7 +171,7 @@ def compare(
         SCHEMA,
         row_ids,
     )
-    return Comparison(report, len(requests), n_unmatched)
+    return Comparison(report, len(requests), len(logged) - len(requests), n_unmatched)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import orjson
 import uvicorn
 from fastapi import FastAPI
 
+from ml_platform.serving.store import StoreUnavailableError
 from video_recommendation.data import SystemData
 from video_recommendation.recommender import Recommender
 from video_recommendation.serving.app import create_app
@@ -32,6 +33,7 @@ from video_recommendation.serving.engine import ServingEngine, ServingSettings
 
 START_TIMEOUT_S = 30.0
 BATCH_EVENTS = 50
+KEEP_TRIES = 5
 Keeper = Callable[[ServingEngine], None]
 
 
@@ -165,7 +167,7 @@ def _play(
             if number >= asked_at + plan.ask_every and _begins_second(data, int(row)):
                 asked_at = number
                 _post(connection, waiting)
-                keep(engine)
+                _kept(engine, keep)
                 answers.append(_ask(connection, user_id, plan.k))
                 if len(answers) % plan.unknown_every == 0:
                     answers.append(_ask(connection, nobody + len(answers), plan.k))
@@ -174,6 +176,21 @@ def _play(
     finally:
         connection.close()
     return answers
+
+
+def _kept(engine: ServingEngine, keep: Keeper) -> None:
+    """Does the keeper's work; tries again, as the keeper would, when the store was too slow.
+
+    Raises:
+        StoreUnavailableError: if it stays so.
+    """
+    for _ in range(KEEP_TRIES - 1):
+        try:
+            return keep(engine)
+        except StoreUnavailableError:  # a busy machine held the store up beyond its socket timeout
+            time.sleep(engine.store.retry_after_s)
+            engine.store.revive()
+    return keep(engine)
 
 
 def _begins_second(data: SystemData, row: int) -> bool:
