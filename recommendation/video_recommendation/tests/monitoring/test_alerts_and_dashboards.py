@@ -71,12 +71,8 @@ def selectors(expression: str) -> list[tuple[str, dict[str, tuple[str, str]]]]:
     bare = re.sub(r"\[[^\]]*\]", " ", bare)
     found = []
     for name, matchers in re.findall(rf"([a-zA-Z_:]\w*)\s*(\{{(?:[^}}\"]|{quoted})*\}})?", bare):
-        inside = {
-            label: (operator, value)
-            for label, operator, value in re.findall(
-                r"(\w+)\s*(=~|!~|!=|=)\s*\"([^\"]*)\"", matchers
-            )
-        }
+        pairs = re.findall(r"(\w+)\s*(=~|!~|!=|=)\s*\"([^\"]*)\"", matchers)
+        inside = {label: (operator, value) for label, operator, value in pairs}
         if name not in FUNCTIONS:
             found.append((name, inside))
     return found
@@ -297,9 +293,15 @@ def test_compose_has_four_services_that_say_when_they_are_well():
             source = volume.split(":")[0]
             if source.startswith("./"):
                 assert (FOLDER / source).exists(), f"{name} mounts {source}, which is not there"
-    scrape = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"][0]
-    assert scrape["static_configs"][0]["targets"] == ["api:8000"]
     assert "redis" in services["api"]["environment"]["REDIS_URL"]
+
+
+def test_prometheus_scrapes_the_api_of_the_compose_file_and_reads_the_rules():
+    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    assert (job["job_name"], job["metrics_path"]) == ("video_recommendation", "/metrics")
+    assert job["static_configs"] == [{"targets": ["api:8000"]}]
+    assert config["rule_files"] == ["alerts.yml"]
 
 
 def test_the_dockerfile_copies_what_is_there():

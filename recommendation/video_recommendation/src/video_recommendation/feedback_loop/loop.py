@@ -41,7 +41,7 @@ LOOK_EVERY = 10
 """Requests between two looks of the canary's controller."""
 TOP_TENTH = 1.2816
 """A tenth of a standard normal distribution, which quality follows, lies above."""
-FOUND = 25
+FOUND = 20
 """Impressions after which an item's watches say something about it."""
 
 

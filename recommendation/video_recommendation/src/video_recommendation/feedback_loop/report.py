@@ -73,7 +73,7 @@ def arms_grid(found: Experiment, flag: str) -> Grid:
             "models. gain: regret that it saves in the last days, both within a world. paid back: "
             "the day from which the mean running balance stays positive, and in how many worlds it "
             "does. hits: new items of the best "
-            "tenth that were shown 25 times. ever shown: share of the catalogue. top tenth: share "
+            "tenth that were shown 20 times. ever shown: share of the catalogue. top tenth: share "
             "of a day's impressions that the most shown tenth of the items takes.",
         ),
     )

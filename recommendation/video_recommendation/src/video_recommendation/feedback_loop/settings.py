@@ -44,7 +44,7 @@ SYSTEM: dict[str, Any] = {
         "ease": 30,
         "recent_popularity": 20,
         "fresh": 40,
-        "fresh_days": 7.0,
+        "fresh_days": 5.0,
     },
     # The pools are small enough to rank whole: no pre-ranker stands between exploration and users.
     "ranking": {
@@ -83,13 +83,13 @@ ARMS = (GREEDY, LOW, HIGH)
 
 WORLD = WorldConfig(
     n_users=250,
-    n_items=250,
+    n_items=200,
     n_sessions=2_500,
-    n_new_items_per_day=25,
+    n_new_items_per_day=10,
     quality_strength=1.5,
     bias=-2.5,
 )
-"""A tenth of the catalogue is new every day, and a few items are far better than the rest."""
+"""One item in twenty is new every day, and a few items are far better than the rest."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ what leaves all dot products as they are, any rotation for instance: a user vect
 item vector of another have nothing to say to each other.
 
 Shen, Xiong, Xia and Soatto, "Towards Backward-Compatible Representation Learning", CVPR 2020, train
-new models so that old vectors stay usable; nothing in ordinary training does that.
-
-In: the data set of the run. Out: a ``LabReport``.
+new models so that old vectors stay usable. In: the run's data set. Out: a ``LabReport``.
 """
 
 from __future__ import annotations
@@ -51,10 +49,10 @@ class Probe:
 
     Attributes:
         source_recall: Recall@DEPTH f64[Q] of the two-tower source.
-        pool_recall: Recall f64[Q] of the merged pool of all five sources.
+        pool_recall: Recall f64[Q] of the pool of all five sources.
         self_retrieval: Share of items whose own vector finds the item first.
         p50_ms: Median latency of an index search.
-        answered: Share of requests for which the source filled its list.
+        answered: Share of requests with a full list.
         chance: The same recall of random unseen items.
         refusal: What the bundle's check says; empty when it accepts.
     """

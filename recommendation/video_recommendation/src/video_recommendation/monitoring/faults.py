@@ -71,13 +71,15 @@ def unit_change(served: Served) -> Served:
 def burst_events(data: SystemData, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A burst on a few items of middling popularity: item_idx i32[N], timestamp i64[N], by time.
 
-    It begins a day before the test window, so that the window's first requests meet it as well.
+    It follows the rhythm of the ordinary events, and begins a day before the test window, so that
+    the window's first requests meet it as well.
     """
     log, begin = data.log, data.windows.validation_end
-    n_events = int(BURST_SHARE * (log.timestamp >= begin).sum())
+    ordinary = log.timestamp[log.timestamp >= begin - DAY_S]
+    n_events = int(BURST_SHARE * len(ordinary))
     by_count = np.argsort(-np.bincount(log.item_idx, minlength=log.n_items), kind="stable")
     items = rng.choice(by_count[log.n_items // 10 : log.n_items // 3], BURST_ITEMS, replace=False)
-    moments = np.sort(rng.integers(begin - DAY_S, int(log.timestamp.max()), n_events))
+    moments = np.sort(rng.choice(ordinary, n_events))
     return rng.choice(items, n_events).astype(np.int32), moments
 
 

@@ -15,9 +15,10 @@ cross-fitted: a user's rows are mapped by a calibrator that was fitted on other 
 the very next event. ``labels`` joins live lists by the same rule; a list without a next event is
 left out, as there was none in training.
 
-What stays different: at serving the retrieval is fitted on the validation window as well, so its
-scores stand on a little more data. Whatever that moves is found by the comparison with this
-reference at the launch, once, and is not news afterwards; see ``monitor`` for its second reference.
+What stays different: at serving retrieval and ranker are fitted on the whole validation window, so
+their scores stand on more data than those of the choosing step. Whatever that moves is found by the
+comparison with this reference at the launch, once, and is not news afterwards; see ``monitor`` for
+its second reference.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ The 100 swaps, the store faults and some of the kills hit a server with the trai
 kills hit the light server: starting the full one takes seconds, and what a kill can hurt (the event
 log, the store, the request log, the restart) is the same in both. A quick run uses the light server
 throughout, with few repetitions: it shows that the experiments work and measures nothing.
+
+The last part needs no fault: what shadowing and logging cost, as a ratio (``rollout.overhead``).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ml_platform.evaluation.results import write_atomic
+from ml_platform.evaluation.results import Results, write_atomic
 from ml_platform.operations.registry import ModelRegistry
 from ml_platform.serving.store import EmbeddedServer
 from video_recommendation.reliability.kill import KillReport, kill_repeatedly
@@ -63,11 +65,16 @@ if TYPE_CHECKING:
 
 N_VERSIONS = 3
 SCRATCH = "mlsd-reliability-"
+QUICK_NOTE = "QUICK: the light server, few repetitions; these numbers are no results."
+FULL_NOTE = "Load from a second process on the same machine; one worker."
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Repetitions, seconds and rates; ``faults`` of the store by name."""
+    """Repetitions, seconds and rates; ``faults`` of the store by name.
+
+    ``overhead_pairs`` of phases compare latency with and without shadowing (not in a quick run).
+    """
 
     swaps: int
     calm_s: float
@@ -80,22 +87,24 @@ class Sizes:
     after_s: float
     rate_qps: float
     faults: tuple[str, ...]
+    overhead_pairs: int
 
 
 EMBEDDED = ("stopped", "hanging", "flapping")
 OUTSIDE = ("outside_stopped", "outside_hanging", *(f"outside_slow_{ms}ms" for ms in DELAYS_MS))
 FULL = Sizes(
     swaps=100,
-    calm_s=15.0,
-    light_kills=40,
-    full_kills=10,
-    kill_rate_qps=200.0,
+    calm_s=10.0,
+    light_kills=45,
+    full_kills=5,
+    kill_rate_qps=100.0,
     before_s=3.0,
-    fault_s=6.0,
+    fault_s=5.0,
     flapping_s=20.0,
-    after_s=2.0,
+    after_s=1.5,
     rate_qps=50.0,
     faults=(*EMBEDDED, *OUTSIDE),
+    overhead_pairs=6,
 )
 QUICK = Sizes(
     swaps=2,
@@ -109,6 +118,7 @@ QUICK = Sizes(
     after_s=0.2,
     rate_qps=50.0,
     faults=("stopped", "flapping", "outside_hanging"),
+    overhead_pairs=0,
 )
 
 
@@ -133,34 +143,40 @@ def run_reliability(run: Run, quick: bool = False) -> None:
         BundleError: if there is no usable bundle (not for a quick run).
         SystemExit: with 1 if something happened that must not.
     """
-    sizes = QUICK if quick else FULL
+    sizes, note = (QUICK, QUICK_NOTE) if quick else (FULL, FULL_NOTE)
     data = run.load()
     results = run.start_results(data)
-    with ended_by_sigterm(), tempfile.TemporaryDirectory(prefix=SCRATCH) as name:
+    folder = run.artifacts / "demonstrations" if quick else run.results_folder()
+    bundle = None if quick else run.artifacts / "latest" / "bundle"
+    with ended_by_sigterm():
+        found = _experiments(run, sizes, bundle)
+        print_reliability(run.console, found, note=note)
+        record_reliability(results, found)
+        results.write(folder / "reliability.json")
+        write_atomic(folder / "plots" / PLOT, png(store_timelines(found.faults, note)))
+        if bundle is not None:
+            _overhead(run, results, bundle, sizes)
+            results.write(folder / "reliability.json")
+    if found.failures:
+        raise SystemExit(1)
+
+
+def _experiments(run: Run, sizes: Sizes, bundle: Path | None) -> Reliability:
+    """All that break something; with the light server throughout where there is no bundle."""
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as name:
         scratch = Path(name)
         light = light_serving(scratch / "light")
-        full = light
-        if not quick:
-            bundle = run.artifacts / "latest" / "bundle"
-            full = full_serving(bundle, scratch / "full", data.users.user_ids)
-        found = Reliability(
+        full = full_serving(bundle, scratch / "full") if bundle else light
+        return Reliability(
             swaps=_swaps(run, full, sizes, scratch / "swaps"),
             kills=_kills(run, light, full, sizes, scratch),
             faults=(
                 *_embedded(run, full, sizes, scratch / "embedded"),
                 *_outside(run, full, sizes, scratch / "outside"),
             ),
-            full=not quick,
+            full=bundle is not None,
             rate_qps=sizes.rate_qps,
         )
-    note = _note(quick)
-    print_reliability(run.console, found, note=note)
-    record_reliability(results, found)
-    folder = run.artifacts / "demonstrations" if quick else run.results_folder()
-    results.write(folder / "reliability.json")
-    write_atomic(folder / "plots" / PLOT, png(store_timelines(found.faults, note)))
-    if found.failures:
-        raise SystemExit(1)
 
 
 def light_serving(folder: Path) -> Serving:
@@ -169,7 +185,7 @@ def light_serving(folder: Path) -> Serving:
     return Serving(LIGHT_MODULE, light_bundles(folder, N_VERSIONS), check_light, reads)
 
 
-def full_serving(bundle: Path, folder: Path, user_ids: np.ndarray) -> Serving:
+def full_serving(bundle: Path, folder: Path) -> Serving:
     """Three variants of the trained bundle.
 
     Raises:
@@ -178,7 +194,9 @@ def full_serving(bundle: Path, folder: Path, user_ids: np.ndarray) -> Serving:
     from video_recommendation.bundle import check_bundle
 
     variants = derive_bundles(bundle, folder, N_VERSIONS)
-    return Serving(FULL_MODULE, variants, check_bundle, request_lines(user_ids))
+    with np.load(bundle / "users.npz") as users:
+        reads = request_lines(users["user_ids"])
+    return Serving(FULL_MODULE, variants, check_bundle, reads)
 
 
 def _swaps(run: Run, serving: Serving, sizes: Sizes, scratch: Path) -> SwapReport:
@@ -284,6 +302,16 @@ def _store_outside(folder: Path) -> Iterator[tuple[EmbeddedServer, SlowProxy]]:
         store.close()
 
 
+def _overhead(run: Run, results: Results, bundle: Path, sizes: Sizes) -> None:
+    """What shadowing and logging cost, on the bundle as it is."""
+    from video_recommendation.rollout.overhead import measure_overhead, record_overhead
+
+    with run.progress.stage("cost of shadowing and logging", 2 * sizes.overhead_pairs) as step:
+        found = measure_overhead(bundle, pairs=sizes.overhead_pairs, step=step)
+    run.console.print(found.table(), highlight=False, markup=False)
+    record_overhead(results, found)
+
+
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
     """SIGTERM unwinds like Ctrl-C, so that servers and folders go; only in the main thread."""
@@ -299,9 +327,3 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _note(quick: bool) -> str:
-    if quick:
-        return "QUICK: the light server, few repetitions; these numbers are no results."
-    return "Load from a second process on the same machine; one worker."

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,7 @@ from video_recommendation.reliability.versions import VersionMark
 EVENT_SHARE = 0.7
 KILL_AFTER_S = (0.2, 0.8)
 RUN_ON_S = 0.1
+FULL_ANSWER_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,19 @@ def _unseen_by_api(url: str, events: Sequence[SentEvent], acknowledged: set[str]
     due = [event for event in events if event.event_id in acknowledged]
     unseen = 0
     for user_id in sorted({event.user_id for event in due}):
-        answer = get_json(f"{url}/v1/recommendations?user_id={user_id}&k=100")
+        answer = _full_answer(f"{url}/v1/recommendations?user_id={user_id}&k=100")
         offered = {item["item_id"] for item in answer["items"]}
         mine = [event.item_id for event in due if event.user_id == user_id]
         unseen += sum(answer["cold_start"] or item_id in offered for item_id in mine)
     return unseen
+
+
+def _full_answer(path: str) -> dict[str, Any]:
+    """The first answer that is not degraded (which would not know the user), or the last one."""
+    give_up = time.monotonic() + FULL_ANSWER_S
+    while (answer := get_json(path))["degraded"] and time.monotonic() < give_up:
+        time.sleep(0.05)
+    return answer
 
 
 def _summed(cycles: Sequence[_Cycle], request_log: Path) -> KillReport:
