@@ -310,11 +310,13 @@ def test_a_full_run_without_a_bundle_says_what_to_do(tmp_path):
 
 
 INTERRUPTED = """
+from pathlib import Path
 from types import SimpleNamespace
 from rich.console import Console
 from video_recommendation.progress import Silent
 from video_recommendation.reliability import command
 run = SimpleNamespace(config=SimpleNamespace(seed=0), progress=Silent(), console=Console(),
+                      artifacts=Path("never-written"),
                       load=lambda: None, start_results=lambda data: None)
 command.run_reliability(run, quick=True)
 """
