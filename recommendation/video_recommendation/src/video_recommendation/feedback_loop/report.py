@@ -138,10 +138,10 @@ def regret_figure(found: Experiment, note: str) -> Figure:
         paid = found.break_even(arm)
         if paid:
             right.axvline(paid, color=COLOURS[arm.name], linewidth=1, linestyle=":")
-    right.set_ylabel("watches gained so far, for each daily request")
+    right.set_ylabel("watches gained so far,\nfor each daily request")
     for axes in (left, right):
         axes.set_xlabel("day")
-    figure.text(0.01, -0.03, note, fontsize=7, color="0.4")
+    figure.supxlabel(note, fontsize=7, color="0.4", wrap=True)
     return figure
 
 
@@ -160,7 +160,7 @@ def catalogue_figure(found: Experiment, note: str) -> Figure:
         axes.set_ylim(0, 1)
         axes.set_xlabel("day")
     many[0].legend(frameon=False, fontsize=7, loc="upper left")
-    figure.text(0.01, -0.03, note, fontsize=7, color="0.4")
+    figure.supxlabel(note, fontsize=7, color="0.4", wrap=True)
     return figure
 
 

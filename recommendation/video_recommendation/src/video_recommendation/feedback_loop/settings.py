@@ -118,7 +118,7 @@ class LoopSettings:
     organic_share: float = 0.1
     retry_share: float = 0.03
     n_shadow: int = 40
-    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    seeds: tuple[int, ...] = tuple(range(12))
     arms: tuple[Arm, ...] = ARMS
     system: Config = field(default_factory=lambda: Config.model_validate(SYSTEM))
 

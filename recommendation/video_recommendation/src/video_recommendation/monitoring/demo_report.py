@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from scipy import stats
@@ -133,7 +134,11 @@ def heat_strip(found: DriftDemo, caption: str) -> bytes:
         for column, features in enumerate(moved):
             mark = f"{excess[row, column]:.2f}" + (" *" if name in features else "")
             weight = "bold" if name in features else "normal"
-            axes.text(column, row, mark, ha="center", va="center", fontsize=7.5, weight=weight)
+            colour = "white" if excess[row, column] > CAP / 2 else "black"
+            axes.text(
+                column, row, mark, ha="center", va="center", fontsize=7.5, weight=weight,
+                color=colour,
+            )  # fmt: skip
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xticks(range(len(phases)), phases, fontsize=9)
     axes.tick_params(length=0)
@@ -147,18 +152,16 @@ def heat_strip(found: DriftDemo, caption: str) -> bytes:
 
 
 def _print_report(console: Console, report: DriftReport) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("feature", "group", "kind", "PSI", "noise", "KS"):
-        table.add_column(head, justify="right" if head in ("PSI", "noise", "KS") else "left")
-    table.add_column("what the monitor says", ratio=1)
-    for finding in report.findings[:MOST_FINDINGS]:
-        style = "bold" if finding.severity == "alert" else ""
-        numbers = (f"{value:.2f}" for value in (finding.psi, finding.noise, finding.ks))
-        kind = f"{finding.kind} ({finding.severity})"
-        table.add_row(finding.feature, finding.group, kind, *numbers, finding.sentence, style=style)
+    """The numbers of each finding in a line, and below it what the monitor makes of them."""
     if not report.findings:
-        table.add_row("nothing", "", "", "", "", "", "")
-    console.print(table)
+        console.print("  nothing moved", highlight=False)
+    for finding in report.findings[:MOST_FINDINGS]:
+        line = (
+            f"  {finding.severity:7} {finding.feature:22} {finding.kind:11} "
+            f"PSI {finding.psi:5.2f} (noise {finding.noise:.2f})  KS {finding.ks:.2f}"
+        )
+        console.print(Text(line, style="bold" if finding.severity == "alert" else ""))
+        console.print(Padding(Text(finding.sentence), (0, 0, 0, 10)))
     more = len(report.findings) - MOST_FINDINGS
     if more > 0:
         console.print(f"  and {more} more", highlight=False)

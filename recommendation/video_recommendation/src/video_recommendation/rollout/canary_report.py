@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from ml_platform.evaluation.intervals import Estimate
 from ml_platform.evaluation.results import Results, write_atomic
@@ -38,22 +40,16 @@ SHADOW_PROTOCOL = "copies of the same requests, each candidate in a process of i
 
 def print_rollout(console: Console, rollout: Rollout, stage: Stage) -> None:
     """The steps of one rollout with their reasons, then what the world says of both versions."""
-    title = f"{rollout.name} (simulated users)"
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-    for column in ("share", "candidate's requests", "of all", "users", "decision"):
-        table.add_column(column, justify="left" if column == "decision" else "right")
-    table.add_column("reason")
+    console.print(Text(f"{rollout.name} (simulated users)", style="bold"))
     for n_requests, decision in rollout.journal or rollout.looks[-1:]:
-        colour = ACTION_COLOURS[decision.action]
-        table.add_row(
-            f"{decision.share:.0%}",
-            f"{decision.requests:,}",
-            f"{n_requests:,}",
-            f"{decision.users:,}",
-            f"[{colour}]{decision.action}[/]",
-            decision.reason,
+        line = Text(f"  {decision.share:>5.0%}  ")
+        line.append(f"{decision.action:9}", style=ACTION_COLOURS[decision.action])
+        line.append(
+            f"  after {decision.requests:,} requests of {decision.users:,} users to it, "
+            f"{n_requests:,} in all"
         )
-    console.print(table)
+        console.print(line)
+        console.print(Padding(Text(decision.reason), (0, 0, 0, 9)))
     truth = truth_of(rollout, stage)
     words = ", ".join(f"{name} {value.value:.2f}" for name, value in truth.items())
     console.print(f"  expected watches of the lists shown, in truth: {words}", highlight=False)
