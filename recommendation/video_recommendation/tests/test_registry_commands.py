@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import faiss
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from rich.console import Console
 from tampering import rewrite_checksums
 from typer.testing import CliRunner
@@ -19,6 +21,8 @@ from video_recommendation.commands import Run
 from video_recommendation.rollout.registry_commands import open_registry, register_run
 from video_recommendation.rollout.registry_diff import Row, diff_rows
 from video_recommendation.serving import run as serving_run
+from video_recommendation.serving.app import create_app
+from video_recommendation.serving.engine import ServingSettings
 
 FINAL = "ranking/final/hr@10"
 
@@ -330,3 +334,40 @@ def test_serve_takes_production_where_there_is_one(command, artifacts, make_run,
     assert without[1]["registry_root"] is None
     assert with_registry[0] is None
     assert with_registry[1]["registry_root"] == artifacts / "registry"
+
+
+def test_serve_refuses_a_rollout_without_a_candidate(command, artifacts, make_run):
+    code, printed = command("serve", "--shadow", "0.2")
+    assert code == 1
+    assert "no production version" in printed
+    register(make_run("first"), artifacts)
+    code, printed = command("serve", "--canary")
+    assert code == 1
+    assert "no candidate version" in printed
+    assert "make train" in printed
+
+
+def test_serve_rolls_the_candidate_out(command, artifacts, make_run, monkeypatch, tmp_path):
+    """The attachments that ``serve`` makes, on the app, with real requests."""
+    made = []
+    monkeypatch.setattr(
+        serving_run, "serve_bundle", lambda folder, *, attach, **_: made.extend(attach)
+    )
+    register(make_run("first"), artifacts)
+    register(make_run("second", shift=1.0), artifacts)
+    code, printed = command("serve", "--shadow", "1.0", "--canary")
+    assert code == 0, printed
+    registry = open_registry(artifacts)
+    settings = ServingSettings(tmp_path / "serving", deadline_ms=5000.0)
+    app = create_app(load_bundle(registry.path("production")), settings, made)
+    with TestClient(app) as client:
+        end = time.monotonic() + 60
+        while True:
+            client.get("/v1/recommendations", params={"user_id": 1})
+            found = client.get("/v1/operations").json()
+            if found["shadow"]["counts"].get("answered") or time.monotonic() > end:
+                break
+            time.sleep(0.1)
+    assert found["shadow"]["counts"]["answered"] > 0, found["shadow"]
+    assert found["canary"]["candidate"] == registry.aliases()["candidate"]
+    assert found["canary"]["share"] == 0.01

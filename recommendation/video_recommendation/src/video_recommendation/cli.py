@@ -139,15 +139,23 @@ def serve(
     out: Out = None,
     host: str = "127.0.0.1",
     port: int = 8000,
+    shadow: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1.0, help="share of requests copied to the candidate"),
+    ] = None,
+    canary: Annotated[
+        bool, typer.Option("--canary", help="roll the candidate out: 1, 5, 25, 50, 100% of users")
+    ] = False,
 ) -> None:
     """Start the service (http://127.0.0.1:8000/docs shows the API).
 
     It serves the registry's production version and follows `promote` and `rollback`; without a
     registry it serves the last bundle. Deadline and budgets come from --config or --set where
-    given, else from the bundle.
+    given, else from the bundle. GET /v1/operations says how the candidate is doing.
     """
     from ml_platform.operations.registry import PRODUCTION
     from video_recommendation.monitoring.monitor import watch_drift
+    from video_recommendation.rollout.candidate import candidate_attachments
     from video_recommendation.rollout.registry_commands import open_registry
     from video_recommendation.serving.run import serve_bundle  # not ``commands``: start fast
 
@@ -158,6 +166,7 @@ def serve(
     def run() -> None:
         registry = open_registry(artifacts)
         has_production = PRODUCTION in registry.aliases()
+        rollout = candidate_attachments(registry, shadow_share=shadow, with_canary=canary)
         serve_bundle(
             None if has_production else artifacts / "latest" / "bundle",
             registry_root=registry.root if has_production else None,
@@ -165,7 +174,7 @@ def serve(
             port=port,
             data_dir=artifacts / "serving",
             config_serving=chosen,
-            attach=[watch_drift()],
+            attach=[watch_drift(), *rollout],
         )
 
     guarded(run)
