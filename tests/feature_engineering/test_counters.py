@@ -44,21 +44,21 @@ def test_extended_is_rebuilt(old, new):
         np.testing.assert_array_equal(
             extended.before(EVERYTHING, moment), rebuilt.before(EVERYTHING, moment)
         )
-    np.testing.assert_array_equal(extended.first_event(), rebuilt.first_event())
+    np.testing.assert_array_equal(extended.first_event, rebuilt.first_event)
 
 
 def test_extending_leaves_the_old_counter_alone():
     old = counter_of([(1, 5)])
     old.extended(np.array([1], dtype=np.int32), np.array([3]))
     assert old.before(np.array([1]), 10) == 1
-    assert old.first_event()[1] == 5
+    assert old.first_event[1] == 5
 
 
 @given(EVENTS)
 def test_first_event(events):
     none = np.iinfo(np.int64).max
     expected = [min((t for i, t in events if i == item), default=none) for item in range(N_ITEMS)]
-    assert counter_of(events).first_event().tolist() == expected
+    assert counter_of(events).first_event.tolist() == expected
 
 
 def test_the_edges_of_an_interval_by_hand():
@@ -84,7 +84,7 @@ def test_no_events():
     counter = counter_of([])
     assert len(counter) == 0
     assert counter.before(EVERYTHING, 10**12).tolist() == [0] * N_ITEMS
-    assert (counter.first_event() == np.iinfo(np.int64).max).all()
+    assert (counter.first_event == np.iinfo(np.int64).max).all()
     one = counter.extended(np.array([2], dtype=np.int32), np.array([7]))
     assert one.before(EVERYTHING, 8).tolist() == [0, 0, 1, 0]
 
@@ -105,3 +105,16 @@ def test_bad_events_are_refused():
         counter_of([(0, 1), (4, 1)])
     with pytest.raises(ValueError, match=r"-1\.\.0 outside"):
         counter_of([(0, 1), (-1, 1)])
+
+
+def test_counts_of_all_items_are_kept_and_right():
+    rng = np.random.default_rng(5)
+    counter = EventCounter(
+        rng.integers(0, 20, 300).astype(np.int32), rng.integers(0, 1000, 300), n_items=20
+    )
+    for begin in range(0, 900, 60):  # more than are kept
+        counts = counter.of_all(begin, begin + 90)
+        np.testing.assert_array_equal(counts, counter.between(np.arange(20), begin, begin + 90))
+    assert counter.of_all(840, 930) is counter.of_all(840, 930)
+    with pytest.raises(ValueError, match="read-only"):
+        counter.of_all(840, 930)[0] = 1

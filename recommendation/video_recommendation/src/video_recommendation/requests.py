@@ -8,6 +8,7 @@ reads only this and the bundle, so offline and online cannot differ.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -37,17 +38,17 @@ class RequestBatch:
     def __len__(self) -> int:
         return len(self.now)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """i64[Q]: events in each history."""
         return np.diff(self.ptr)
 
-    @property
+    @cached_property
     def owner(self) -> np.ndarray:
         """i64[H]: the request of every history row."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
-    @property
+    @cached_property
     def steps_back(self) -> np.ndarray:
         """i64[H]: 0 for the latest event of a history, 1 for the one before it, ..."""
         return np.repeat(self.ptr[1:] - 1, self.lengths) - np.arange(len(self.item_idx))
@@ -88,7 +89,7 @@ def single_request(
     """
     if not len(item_idx) == len(rating) == len(timestamp):
         raise ValueError(f"history of {len(item_idx)}, {len(rating)}, {len(timestamp)} events")
-    latest = max(timestamp, default=now - 1)
+    latest = timestamp.max() if len(timestamp) else now - 1
     if latest >= now:
         raise ValueError(f"an event at {latest} is not before the request at {now}")
     return RequestBatch(

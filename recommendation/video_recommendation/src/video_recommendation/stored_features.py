@@ -117,7 +117,7 @@ def item_activity(
     """
     begins = [tick - days * DAY_S for days in COUNT_WINDOWS_DAYS]
     one_day, seven_days, thirty_days = (counter.between(item_idx, b, tick) for b in begins)
-    first = counter.first_event()[item_idx]
+    first = counter.first_event[item_idx]
     seen = first < tick
     rows = np.empty((len(item_idx), len(ITEM_ACTIVITY.specs)), dtype=np.float32)
     rows[:, 0] = np.log1p(counter.before(item_idx, tick))

@@ -12,6 +12,7 @@ Legend: Q requests, I items, S sources, C candidates of all requests together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import faiss
 import numpy as np
@@ -53,7 +54,7 @@ class Candidates:
     in_source: np.ndarray
     score: np.ndarray
 
-    @property
+    @cached_property
     def owner(self) -> np.ndarray:
         """i64[C]: the request of every candidate."""
         return np.repeat(np.arange(len(self.ptr) - 1), np.diff(self.ptr))
@@ -82,8 +83,10 @@ class ItemItemModels:
         """f32[Q, I]: votes of the last events, fading with every event since."""
         steps = batch.steps_back
         recent = steps < self.config.history_length
-        weights = np.where(recent, np.exp(-steps / self.config.history_decay), 0.0)
-        return score_histories(self.co_visitation, batch.item_idx, batch.ptr, weights)
+        weights = np.exp(-steps[recent] / self.config.history_decay)
+        lengths = np.minimum(batch.lengths, self.config.history_length)
+        ptr = np.concatenate(([0], np.cumsum(lengths)))
+        return score_histories(self.co_visitation, batch.item_idx[recent], ptr, weights)
 
     def ease_scores(self, batch: RequestBatch) -> np.ndarray:
         """f32[Q, I]: votes of the whole history, the recent part louder."""
@@ -188,13 +191,12 @@ class Retriever:
         """Lists by the clock: what was popular, and new items in the order of the two-tower."""
         popular = np.full((len(batch), self.config.recent_popularity), -1, dtype=np.int32)
         fresh = np.full((len(batch), self.config.fresh), -1, dtype=np.int32)
-        first_event = self.counter.first_event()
+        first_event = self.counter.first_event
         hours, hour_of = np.unique(batch.now // HOUR_S * HOUR_S, return_inverse=True)
-        everything = np.arange(self.n_items)
         for position, hour in enumerate(hours):
             rows = np.flatnonzero(hour_of == position)
             begin = hour - int(self.config.popular_days * DAY_S)
-            counts = self.counter.between(everything, begin, int(hour)).astype(np.float32)
+            counts = self.counter.of_all(begin, int(hour)).astype(np.float32)
             block = np.repeat(counts[None], len(rows), axis=0)
             block[block == 0] = -np.inf
             popular[rows] = top_k(_mask(block, batch, rows), self.config.recent_popularity)[0]
