@@ -9,17 +9,17 @@ SYSTEM ?= video_recommendation
 SYSTEMS := $(patsubst %/Makefile,%,$(wildcard */*/Makefile))
 FOLDER := $(filter %/$(SYSTEM),$(SYSTEMS))
 PACKAGES := ml_platform ml_algorithms feature_engineering
-HANDED_OVER := data train evaluate e2e serve bench
+HANDED_OVER := data train evaluate e2e serve bench notebooks
 PAGES := README.md CLAUDE.md $(PACKAGES) $(wildcard monitoring)
 BIN := .venv/bin
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help setup setup-all e2e-all test lint format lock docs docs-check clean $(HANDED_OVER)
+.PHONY: help setup setup-all e2e-all test lint format lock docs docs-check site site-serve clean $(HANDED_OVER)
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:[^#]*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
-	@printf '  make %-12s %s\n' TARGET 'data train evaluate serve bench, of SYSTEM (now $(SYSTEM))'
+	@printf '  make %-12s %s\n' TARGET 'data train evaluate serve bench notebooks, of SYSTEM (now $(SYSTEM))'
 	@printf '\nSystems: %s\nA system has more targets: make -C %s help\n' '$(notdir $(SYSTEMS))' '$(firstword $(SYSTEMS))'
 
 setup: ## build the environment of SYSTEM and the root's (tests of the packages, linters)
@@ -74,6 +74,12 @@ docs: setup-all ## write the numbers of results/ into every page
 docs-check: setup-all ## fail if a number in a page differs from results/, or a link is dead
 	$(BIN)/python -m ml_platform.docs.render --check $(PAGES)
 	@for folder in $(SYSTEMS); do $(MAKE) --no-print-directory -C "$$folder" docs-check || exit 1; done
+
+site: setup ## all pages as one searchable site in artifacts/site
+	$(BIN)/python -m ml_platform.docs.website --out artifacts/site
+
+site-serve: setup ## build the site and show it (PORT=8080)
+	$(BIN)/python -m ml_platform.docs.website --out artifacts/site --serve $(if $(PORT),--port $(PORT))
 
 lock: ## compile every requirements.txt afresh (ARGS=--upgrade for newer versions)
 	@bash scripts/lock.sh $(ARGS)

@@ -16,7 +16,7 @@ CONFIG_FILE := $(if $(CONFIG),$(if $(findstring /,$(CONFIG)),$(CONFIG),configs/$
 FLAGS = $(if $(CONFIG),--config $(CONFIG_FILE)) $(if $(DATASET),--dataset $(DATASET)) \
 	$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
-.PHONY: help setup data train evaluate e2e serve bench test lint docs docs-check clean
+.PHONY: help setup data train evaluate e2e serve bench notebooks test lint docs docs-check quiz cards mock clean
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:[^#]*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ serve: setup ## start the service from the last bundle
 bench: setup ## speed and memory, under load from a second process
 	$(RUN) bench $(FLAGS)
 
+# Without CONFIG on small models that are trained once; with one on the last run of it.
+notebooks: setup ## run notebooks/ into artifacts/notebooks (CONFIG=default: on a full run)
+	.venv/bin/python -m $(PACKAGE).notebooks $(FLAGS)
+
 # COVERAGE_FILE is set by the root's `make test`, which adds up the coverage of all runs.
 test: setup ## the system's tests (ARGS='-k name' for some of them)
 	.venv/bin/python -m pytest tests $(if $(COVERAGE_FILE),--cov=src --cov="$(ROOT)/ml_platform" \
@@ -56,11 +60,22 @@ lint: setup ## ruff and mypy over this system
 	MYPYPATH=src "$(ROOT)/.venv/bin/mypy" --config-file "$(ROOT)/pyproject.toml" \
 		--python-executable .venv/bin/python --cache-dir .mypy_cache -p $(PACKAGE)
 
-docs: setup ## write the numbers of results/ into the Markdown
-	$(RUN) docs $(ARGS)
+# The renderer and Mermaid stand in the root's environment.
+PAGES := README.md $(wildcard docs labs)
+docs: ## write the numbers of results/ into the Markdown
+	@bash "$(ROOT)/scripts/setup.sh" "$(ROOT)"
+	"$(ROOT)/.venv/bin/python" -m ml_platform.docs.render $(PAGES)
 
-docs-check: setup ## fail if a number in the Markdown differs from results/
-	$(RUN) docs --check $(ARGS)
+docs-check: ## fail if a number in the Markdown differs from results/
+	@bash "$(ROOT)/scripts/setup.sh" "$(ROOT)"
+	"$(ROOT)/.venv/bin/python" -m ml_platform.docs.render --check $(PAGES)
+
+quiz: ## multiple choice from interview.yaml, with feedback (ARGS='--doc 07_evaluation -n 5')
+cards: ## flash cards: a question, a pause, the answers by level
+mock: ## the script of a mock interview, with timed probes
+quiz cards mock:
+	@bash "$(ROOT)/scripts/setup.sh" "$(ROOT)"
+	@"$(ROOT)/.venv/bin/python" -m ml_platform.docs.practice interview.yaml $@ $(ARGS)
 
 clean: ## remove the environment, the caches and the artifacts (never the data cache, never results/)
 	rm -rf .venv artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

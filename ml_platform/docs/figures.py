@@ -94,7 +94,7 @@ def _table_options(arguments: str) -> dict[str, str]:
 def _labelled(text: str) -> list[tuple[str, str]]:
     """'a = Label, b' as [('a', 'Label'), ('b', 'b')]. Without ` = ` the name is the label."""
     pairs = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in filter(None, (part.strip() for part in re.split(r",(?=\s|$)|,(?=[a-z*])", text))):
         name, _, label = part.partition(" = ")
         pairs.append((name.strip(), label.strip() or name.strip()))
     return pairs

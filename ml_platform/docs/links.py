@@ -42,13 +42,13 @@ def _fault(page: Path, target: str) -> str | None:
         return "no such file"
     if anchor and file.suffix == ".md":
         stamp = file.stat().st_mtime_ns
-        if unquote(anchor).lower() not in _anchors(file, stamp):
+        if unquote(anchor).lower() not in anchors_of(file, stamp):
             return f"{file.name} has no heading #{anchor}"
     return None
 
 
 @lru_cache(maxsize=256)
-def _anchors(file: Path, _stamp: int) -> frozenset[str]:
+def anchors_of(file: Path, _stamp: int) -> frozenset[str]:
     """The anchors GitHub gives to a file's headings, repeated ones numbered, and named ones."""
     text = file.read_text(encoding="utf-8")
     # Inline code belongs to a heading's title, so only headings within fences must go.
@@ -58,15 +58,15 @@ def _anchors(file: Path, _stamp: int) -> frozenset[str]:
     for match in _HEADING.finditer(text):
         if visible[match.start("sign")] == " ":
             continue
-        slug = _slug(match["title"])
-        count = seen.get(slug, 0)
-        seen[slug] = count + 1
-        anchors.add(slug if not count else f"{slug}-{count}")
+        name = slug(match["title"])
+        count = seen.get(name, 0)
+        seen[name] = count + 1
+        anchors.add(name if not count else f"{name}-{count}")
     anchors.update(match["name"].lower() for match in _HTML_ANCHOR.finditer(visible))
     return frozenset(anchors)
 
 
-def _slug(title: str) -> str:
+def slug(title: str) -> str:
     """GitHub's anchor: the visible text in lower case, spaces as hyphens, no other punctuation."""
     title = re.sub(r"<!--.*?-->", "", title)
     title = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", title)

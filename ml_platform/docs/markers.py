@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-KINDS = ("n", "table", "code")
+KINDS = ("n", "table", "code", "cite", "questions")
 
 _MARKER = re.compile(
     rf"<!--\s*(?:(?P<open>{'|'.join(KINDS)}):(?P<arguments>.*?)"

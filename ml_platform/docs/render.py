@@ -5,8 +5,9 @@
 
 PATH is a Markdown file or a folder (all *.md below it). A page is rewritten only between its
 markers; rendering twice changes nothing more. `--check` fails on text that differs from what would
-be rendered, a missing file, key or symbol, a marker without its partner, a dead relative link, and
-when the pages given hold no marker at all (a check that checks nothing must not pass).
+be rendered, a missing file, key or symbol, a marker without its partner, a dead relative link, a
+diagram that Mermaid cannot draw, a cited work that `references.yaml` does not know, and when the
+pages given hold no marker at all (a check that checks nothing must not pass).
 
 For writers
 -----------
@@ -42,6 +43,15 @@ Code: a function, class, method or constant, at most 25 lines, its docstring lef
     <!-- code:ml_platform/evaluation/ranking_metrics.py::ndcg_at -->
     <!-- /code -->
 
+A citation, from ``references.yaml`` at the repository's root, with a place where it helps:
+
+    <!-- cite:covington2016 section 3 -->...<!-- /cite -->
+
+The questions of a document, from the system's ``interview.yaml`` (schema: `interview`):
+
+    <!-- questions:07_evaluation -->
+    <!-- /questions -->
+
 Files are looked for in the page's folder, then in each folder above it up to the repository's, so
 `results/full.json` in <system>/docs/07_evaluation.md is the system's.
 """
@@ -54,9 +64,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ml_platform.docs.diagrams import diagram_problems
 from ml_platform.docs.excerpts import render_code
 from ml_platform.docs.figures import render_number, render_table
-from ml_platform.docs.links import dead_links
+from ml_platform.docs.interview import FILE as bank_file
+from ml_platform.docs.interview import read_bank, render_questions
+from ml_platform.docs.links import anchors_of, dead_links
 from ml_platform.docs.markers import (
     MarkerError,
     Problem,
@@ -65,8 +78,16 @@ from ml_platform.docs.markers import (
     render_text,
     without_code,
 )
+from ml_platform.docs.references import FILE as references_file
+from ml_platform.docs.references import (
+    Reference,
+    citation_problems,
+    read_references,
+    render_citation,
+)
 from ml_platform.evaluation.results import Results, write_atomic
 
+DIAGRAM_CACHE = Path(".tools/diagrams.json")
 SKIPPED_FOLDERS = {"artifacts", "node_modules", "site-packages"}
 
 _PAGE_RESULTS = re.compile(r"<!--\s*results:\s*(?P<file>\S+)\s*-->")
@@ -88,7 +109,12 @@ class Page:
 
     def check(self, rendering: Rendering) -> list[Problem]:
         """Everything wrong with the page as it is: markers, drift, links."""
-        problems = [*rendering.problems, *dead_links(self.path, self.text)]
+        problems = [
+            *rendering.problems,
+            *dead_links(self.path, self.text),
+            *diagram_problems(self.text, _search_folders(self.path)[-1] / DIAGRAM_CACHE),
+            *citation_problems(self.text, rendering.regions, self._references()),
+        ]
         if rendering.text != self.text:
             problems.append(_drift(self.text, rendering.text))
         return sorted(problems, key=lambda problem: problem.line)
@@ -98,7 +124,22 @@ class Page:
             return render_number(region.arguments, self._open_results)
         if region.kind == "table":
             return render_table(region.arguments, self._open_results)
+        if region.kind == "cite":
+            return render_citation(region.arguments, self._references())
+        if region.kind == "questions":
+            anchors = anchors_of(self.path, self.path.stat().st_mtime_ns)
+            return render_questions(
+                region.arguments, read_bank(self._find_file(bank_file)), anchors
+            )
         return render_code(region.arguments, self.path, self._find_file)
+
+    def _references(self) -> dict[str, Reference]:
+        """The nearest bibliography; empty where there is none."""
+        for folder in _search_folders(self.path):
+            file = folder / references_file
+            if file.is_file():
+                return read_references(file, file.stat().st_mtime_ns)
+        return {}
 
     def _open_results(self, name: str) -> Results:
         """The results file of this name; without a name, the one the page names."""

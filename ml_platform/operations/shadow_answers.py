@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import kendalltau
+import numpy as np
 
 RBO_PERSISTENCE = 0.9  # the first ten places carry about 86% of the weight
 K_OVERLAP = 10
@@ -73,7 +73,7 @@ def _bad_items(
         return "unknown_item"
     if len(set(items)) < len(items):
         return "duplicate_item"
-    if not set(items).isdisjoint(int(item) for item in record["blocked"]):
+    if not set(items).isdisjoint(np.asarray(record["blocked"]).tolist()):
         return "blocked_item"
     if len(items) < len(record["items"]):
         return "too_few"
@@ -92,16 +92,30 @@ def agreement(production: Sequence[int], candidate: Sequence[int]) -> Agreement:
         candidate: Likewise.
     """
     common = set(production) & set(candidate)
-    ours = [place for place, item in enumerate(production) if item in common]
     place_of = {item: place for place, item in enumerate(candidate)}
-    theirs = [place_of[production[place]] for place in ours]
-    tau = float(kendalltau(ours, theirs).statistic) if len(common) >= 2 else None
+    theirs = [place_of[item] for item in production if item in common]
     return Agreement(
         overlap_at(production, candidate, K_OVERLAP),
         rank_biased_overlap(production, candidate),
-        tau,
+        rank_correlation(theirs),
         len(common),
     )
+
+
+def rank_correlation(places: Sequence[int]) -> float | None:
+    """Kendall's tau of places against their own order: 1 ascending, -1 descending.
+
+    For different places, as places in a list are: then tau is the share of pairs in order less the
+    share of pairs out of order. It runs in the server for every shadowed request, and scipy's
+    general one costs a hundred times as much. None with fewer than two places.
+    """
+    n = len(places)
+    if n < 2:
+        return None
+    found = np.asarray(places)
+    in_order = np.triu(found[None, :] > found[:, None], 1).sum()
+    n_pairs = n * (n - 1) // 2
+    return float(2 * in_order - n_pairs) / n_pairs
 
 
 def overlap_at(production: Sequence[int], candidate: Sequence[int], k: int) -> float:

@@ -221,20 +221,6 @@ def reproduce_table(
     guarded(lambda: started(run_settings, out).reproduce_table())
 
 
-@app.command()
-def docs(
-    check: Annotated[
-        bool, typer.Option("--check", help="fail on drift instead of writing")
-    ] = False,
-) -> None:
-    """Write the numbers of results/ into the Markdown, or check that they are there."""
-    from ml_platform.docs.render import main
-
-    folders = (SYSTEM_FOLDER / "docs", SYSTEM_FOLDER / "labs")
-    pages = [SYSTEM_FOLDER / "README.md", *(p for f in folders for p in sorted(f.glob("*.md")))]
-    raise typer.Exit(main([*(["--check"] if check else []), *(str(page) for page in pages)]))
-
-
 from video_recommendation import cli_operations  # noqa: E402, F401 - adds its commands to ``app``
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What shadowing and request logging cost the users: a ratio of latencies in one run.
 
-    python -m video_recommendation.rollout.overhead BUNDLE [--pairs 10 --seconds 10 --share 0.2]
+    python -m video_recommendation.rollout.overhead BUNDLE [--pairs 10 --seconds 10 --share 0.1]
 
 In: a bundle. Out: p50 and p99 with both on, over both off, with a 95% interval. Latencies are the
 client's, open loop, from the scheduled arrival.
@@ -82,7 +82,7 @@ def measure_overhead(
     bundle: Path,
     *,
     rate_qps: float = 100.0,
-    share: float = 0.2,
+    share: float = 0.1,
     pairs: int = 10,
     seconds: float = 10.0,
     k: int = 20,
@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="What shadowing and logging cost.")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--rate", type=float, default=100.0)
-    parser.add_argument("--share", type=float, default=0.2)
+    parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 """A server whose shadowing and request logging can be switched off and on while it runs.
 
-    python -m video_recommendation.rollout.overhead_server BUNDLE --shadow BUNDLE --share 0.2 ...
+    python -m video_recommendation.rollout.overhead_server BUNDLE --shadow BUNDLE --share 0.1 ...
 
 In: bundles, and a file in the data folder: shadowing and logging are on while it exists. Out: the
 service of ``serving.run``. For ``overhead`` alone, which compares both states of one process: a

@@ -59,7 +59,7 @@ class Event(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    event_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] = Field(
+    event_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")] = Field(
         description="Chosen by the client, for example a UUID; makes retries safe."
     )
     user_id: int = Field(ge=0, le=MAX_ID)
@@ -180,7 +180,7 @@ _ITEM = {
     "year": 1977,
     "score": 0.91,
     "reason": "Because you liked The Empire Strikes Back",
-    "sources": ["two_tower", "item_knn"],
+    "sources": ["two_tower", "ease"],
     "exploration": False,
     "propensity": None,
 }

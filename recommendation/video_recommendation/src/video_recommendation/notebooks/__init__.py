@@ -1,0 +1,9 @@
+"""The machinery of ``notebooks/``: the desk they work at, and the command that runs them.
+
+The notebooks themselves define nothing. They call the package; what only they need is here.
+"""
+
+import warnings
+
+# The library of the iALS baseline draws progress bars and warns in a kernel without ipywidgets.
+warnings.filterwarnings("ignore", message="IProgress not found")
