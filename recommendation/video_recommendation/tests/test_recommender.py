@@ -219,6 +219,22 @@ def test_the_live_path_is_the_batch_path(recommender, tiny_system):
     assert ranked.candidates.item_idx[rows].tolist() == items_of(ask(recommender, user_id))
 
 
+def test_the_request_path_ranks_by_the_features_that_training_saw(recommender):
+    """Training builds features before the pre-ranker's cut, the request path after it."""
+    states = [recommender.history(int(user_id)) for user_id in recommender.users.user_ids[:8]]
+    cut = 0
+    for user_idx, state in enumerate(states):
+        batch = single_request(
+            user_idx, recommender.data_end + 1, state.item_idx, state.rating, state.timestamp
+        )
+        candidates, features, _ = recommender.proposer.propose(batch)
+        survivors = recommender.prerank(batch, candidates)[1]
+        trained_on = features[np.isin(candidates.item_idx, survivors.item_idx)]
+        np.testing.assert_array_equal(recommender.rank(batch, survivors).features, trained_on)
+        cut += len(candidates.item_idx) - len(survivors.item_idx)
+    assert cut > 0
+
+
 def test_equal_scores_are_not_ordered_by_item_number(recommender):
     """A ranker that says nothing: the lists must not be the catalogue's order."""
     user_id = int(recommender.users.user_ids[11])

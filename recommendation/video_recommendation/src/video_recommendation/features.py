@@ -191,7 +191,7 @@ class FeatureBuilder:
             "user_mean_rating": smoothed,
             "log_gap_s": np.log1p(gap),
             "sitting_events": np.bincount(batch.owner, weights=in_sitting, minlength=len(batch)),
-            "pool_size": np.diff(candidates.ptr),
+            "pool_size": candidates.pool_size,
         }
         return {name: values[candidates.owner] for name, values in per_request.items()}
 

@@ -46,6 +46,8 @@ class Candidates:
         in_source: bool[C, S], whether the source proposed it.
         score: f32[C, 3], logits or votes of two_tower, co_visitation and ease: these three score
             every candidate, whoever proposed it.
+        pool_size: i64[Q], how many the sources had proposed; a selection keeps it, so that a
+            feature means the same before and after the pre-ranker. What is here, if not given.
     """
 
     ptr: np.ndarray
@@ -53,6 +55,12 @@ class Candidates:
     rank: np.ndarray
     in_source: np.ndarray
     score: np.ndarray
+    pool_size: np.ndarray = None  # type: ignore[assignment] # set below
+
+    def __post_init__(self) -> None:
+        """A pool that nothing was taken from is the whole pool."""
+        if self.pool_size is None:
+            object.__setattr__(self, "pool_size", np.diff(self.ptr))
 
     @cached_property
     def owner(self) -> np.ndarray:
@@ -68,6 +76,7 @@ class Candidates:
             rank=self.rank[rows],
             in_source=self.in_source[rows],
             score=self.score[rows],
+            pool_size=self.pool_size,
         )
 
 
