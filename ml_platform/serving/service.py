@@ -34,7 +34,7 @@ from ml_platform.serving.metrics import ServiceMetrics
 from ml_platform.serving.middleware import RequestMiddleware
 
 MAX_BODY_BYTES = 512 * 1024  # 500 events of about 250 bytes need 125 KB; four times that
-MAX_IN_FLIGHT = 64  # about what 2 threads answer in 100 ms when a request computes for 3 ms
+MAX_IN_FLIGHT = 64  # beyond it 503 at once; the ladder has degraded long before
 
 
 class Health(BaseModel):

@@ -42,7 +42,7 @@ from ml_platform.serving.stages import StageError
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SOCKET_TIMEOUT_S = 0.25
+SOCKET_TIMEOUT_S = 0.1  # the deadline of a request: a later answer is of no use to it
 CONNECT_TIMEOUT_S = 0.1
 START_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 2.0

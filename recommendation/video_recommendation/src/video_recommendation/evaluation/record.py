@@ -21,12 +21,14 @@ RETRIEVAL_METRICS = ("hr@10", "ndcg@10", "recall@100", "recall@10")
 RANKING_METRICS = ("hr@10", "ndcg@10", "map@10", "recall@10")
 AIMS = (
     ("two_tower", "ease", "recall@100", "retrieval"),
+    ("two_tower", "ease_recency", "recall@100", "retrieval"),
     ("merged", "ease", "recall@100", "retrieval"),
     ("final", "ease", "hr@10", "ranking"),
     ("final", "ease_recency", "hr@10", "ranking"),
     ("final", "two_tower", "hr@10", "ranking"),
     ("lambdarank", "mmoe", "hr@10", "ranking"),
     ("lambdarank", "prerank", "ndcg@10", "ranking"),
+    ("mmoe", "prerank", "ndcg@10", "ranking"),
     ("final", "lambdarank", "ndcg@10", "ranking"),
 )
 """Paired differences that the documents argue from: (variant, baseline, metric, table)."""
