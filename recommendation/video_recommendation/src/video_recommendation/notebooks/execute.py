@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,10 +88,28 @@ def run_notebook(notebook: Any, name: str, bundle: Path, step: Any = lambda _: N
         )
         try:
             # Not `execute`: it would leave its event loop open.
-            asyncio.run(client.async_execute(env=_environment(Path(scratch), bundle)))
+            asyncio.run(_execute(client, _environment(Path(scratch), bundle)))
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             cell = started[-1] if started else 0
             raise NotebookFailedError(f"{name}, cell {cell + 1}: {error}") from error
+
+
+async def _execute(client: NotebookClient, environment: dict[str, str]) -> None:
+    """Executes, and stops at Control-C.
+
+    nbclient's own handler of SIGINT kills the kernel and then stumbles over its absence. Put back is
+    that of ``asyncio.run``, which cancels this coroutine and with it the kernel.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    loop = asyncio.get_running_loop()
+
+    def put_back(**_: Any) -> None:
+        if threading.current_thread() is threading.main_thread():  # others have no handlers
+            loop.remove_signal_handler(signal.SIGINT)
+            signal.signal(signal.SIGINT, handler)
+
+    client.on_notebook_start = put_back
+    await client.async_execute(env=environment)
 
 
 def _environment(scratch: Path, bundle: Path) -> dict[str, str]:
