@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -166,6 +167,15 @@ def test_a_kernel_that_dies_is_a_failure(tmp_path):
     cell = nbformat.v4.new_code_cell("import os; os._exit(1)")
     with pytest.raises(NotebookFailedError, match="dead, cell 1"):
         run_notebook(nbformat.v4.new_notebook(cells=[cell]), "dead", tmp_path)
+
+
+def test_control_c_stops_the_kernel_and_is_no_failure(tmp_path):
+    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_notebook(notebook, "long", tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # --- which system they look at --------------------------------------------------------------------

@@ -72,8 +72,10 @@ def run_notebook(notebook: Any, name: str, bundle: Path, step: Any = lambda _: N
 
     Raises:
         NotebookFailedError: at the first cell that fails, takes too long or kills its kernel.
+        KeyboardInterrupt: at Control-C; the kernel is gone then.
     """
     started: list[int] = []
+    stopped = threading.Event()
     with tempfile.TemporaryDirectory(prefix="notebook-") as scratch:
         # Sockets in the scratch folder: no port that others on the machine could reach.
         sockets = {"transport": "ipc", "connection_file": str(Path(scratch) / "kernel")}
@@ -86,30 +88,47 @@ def run_notebook(notebook: Any, name: str, bundle: Path, step: Any = lambda _: N
             on_cell_start=lambda cell, cell_index: started.append(cell_index),
             on_cell_executed=lambda **_: step(1),
         )
+        said = Path(scratch) / "said"  # what the kernel itself says, not its cells
         try:
-            # Not `execute`: it would leave its event loop open.
-            asyncio.run(_execute(client, _environment(Path(scratch), bundle)))
+            with said.open("wb") as sink:
+                # Not `execute`: it would leave its event loop open.
+                asyncio.run(_execute(client, _environment(Path(scratch), bundle), sink, stopped))
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            if stopped.is_set():
+                raise KeyboardInterrupt from error
             cell = started[-1] if started else 0
-            raise NotebookFailedError(f"{name}, cell {cell + 1}: {error}") from error
+            told = "" if isinstance(error, CellExecutionError) else said.read_text()[-2000:]
+            raise NotebookFailedError(f"{name}, cell {cell + 1}: {error}\n{told}") from error
 
 
-async def _execute(client: NotebookClient, environment: dict[str, str]) -> None:
+async def _execute(
+    client: NotebookClient, environment: dict[str, str], sink: Any, stopped: threading.Event
+) -> None:
     """Executes, and stops at Control-C.
 
-    nbclient's own handler of SIGINT kills the kernel and then stumbles over its absence. Put back is
-    that of ``asyncio.run``, which cancels this coroutine and with it the kernel.
+    The library's handler of SIGINT kills the kernel and then stumbles over its absence. Put back is
+    that of ``asyncio.run``, which cancels this coroutine and with it the kernel; the library takes
+    that for a dead kernel, so ``stopped`` says what it was.
     """
     handler = signal.getsignal(signal.SIGINT)
     loop = asyncio.get_running_loop()
 
+    def stop(number: int, frame: Any) -> None:
+        stopped.set()
+        if callable(handler):
+            handler(number, frame)
+
     def put_back(**_: Any) -> None:
         if threading.current_thread() is threading.main_thread():  # others have no handlers
             loop.remove_signal_handler(signal.SIGINT)
-            signal.signal(signal.SIGINT, handler)
+            signal.signal(signal.SIGINT, stop)
 
     client.on_notebook_start = put_back
-    await client.async_execute(env=environment)
+    try:
+        await client.async_execute(env=environment, stderr=sink)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 def _environment(scratch: Path, bundle: Path) -> dict[str, str]:
