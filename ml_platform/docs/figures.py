@@ -134,15 +134,7 @@ def _rows(
 def _protocol_line(results: Results, used: Mapping[str, Metric], interval: str) -> str:
     """What a reader must know to believe the table: protocols, data, n, intervals, machine, run."""
     run = results.run
-    by_protocol: dict[str, list[str]] = {}
-    for key, metric in used.items():
-        names = by_protocol.setdefault(metric.protocol, [])
-        if (name := key.rpartition("/")[2]) not in names:
-            names.append(name)
-    if len(by_protocol) == 1:
-        protocol = next(iter(by_protocol))
-    else:
-        protocol = "; ".join(f"{', '.join(names)}: {p}" for p, names in by_protocol.items())
+    protocol = _folded_protocols(used)
     counts = sorted({metric.n for metric in used.values() if metric.n is not None})
     parts = [protocol, f"data {run.dataset.name}"]
     if counts:
@@ -157,6 +149,33 @@ def _protocol_line(results: Results, used: Mapping[str, Metric], interval: str) 
     if run.dataset.synthetic:
         line += " **Synthetic data: no evidence of quality.**"
     return line
+
+
+def _folded_protocols(used: Mapping[str, Metric]) -> str:
+    """All protocols of a table with every part said once, and of what it holds where not of all."""
+    rows_of: dict[str, dict[str, None]] = {}
+    names_of: dict[str, dict[str, None]] = {}
+    for key, metric in used.items():
+        row, _, name = key.rpartition("/")
+        for part in metric.protocol.split("; "):
+            rows_of.setdefault(part, {})[row] = None
+            names_of.setdefault(part, {})[name] = None
+    rows = {key.rpartition("/")[0] for key in used}
+    all_names = {key.rpartition("/")[2] for key in used}
+    of_one_stage = len({row.partition("/")[0] for row in rows}) == 1
+    sayings: dict[str, list[str]] = {}
+    for part, names in names_of.items():
+        whose = ""
+        if len(rows_of[part]) == 1 < len(rows):
+            stage, _, variant = next(iter(rows_of[part])).partition("/")
+            whose = variant if of_one_stage else stage
+        elif set(names) != all_names:
+            whose = ", ".join(names)
+        sayings.setdefault(whose, []).append(part)
+    return "; ".join(
+        f"{whose}: {', '.join(parts)}" if whose else "; ".join(parts)
+        for whose, parts in sayings.items()
+    )
 
 
 def _look_up(results: Results, key: str) -> Any:

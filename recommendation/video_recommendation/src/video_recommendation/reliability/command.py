@@ -104,7 +104,7 @@ FULL = Sizes(
     after_s=1.5,
     rate_qps=50.0,
     faults=(*EMBEDDED, *OUTSIDE),
-    overhead_pairs=6,
+    overhead_pairs=20,
 )
 QUICK = Sizes(
     swaps=2,

@@ -1,6 +1,6 @@
 """What shadowing and request logging cost the users: a ratio of latencies in one run.
 
-    python -m video_recommendation.rollout.overhead BUNDLE [--pairs 10 --seconds 10 --share 0.1]
+    python -m video_recommendation.rollout.overhead BUNDLE [--pairs 20 --seconds 4 --share 0.1]
 
 In: a bundle. Out: p50 and p99 with both on, over both off, with a 95% interval. Latencies are the
 client's, open loop, from the scheduled arrival.
@@ -8,11 +8,11 @@ client's, open loop, from the scheduled arrival.
 One server, two states, in turn: off on, on off, off on, ... Both phases of a pair send the same
 requests at the same moments of their phase, so what differs is the state and the machine's mood;
 the order changes sides, so a machine that grows slower favours neither. Before every phase the
-shadow has worked off what it took: its leftovers would otherwise be charged to "off". The interval
-resamples whole pairs, for the requests of one phase share that phase's luck.
+shadow has worked off what it took: its leftovers would otherwise be charged to "off".
 
-A p99 rests on one request in a hundred. With ten pairs of ten seconds at 100 a second that is 100
-of 10,000 on each side; with less the interval is too wide to tell 5% from nothing.
+The ratio is the geometric mean of the pairs' ratios: phases of a pair are seconds apart and share
+the machine's mood, phases minutes apart do not. The interval resamples whole pairs. So many short
+pairs say more than a few long ones; each phase must hold enough requests for its p99 to exist.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def measure_overhead(
     *,
     rate_qps: float = 100.0,
     share: float = 0.1,
-    pairs: int = 10,
-    seconds: float = 10.0,
+    pairs: int = 20,
+    seconds: float = 4.0,
     k: int = 20,
     seed: int = 0,
     step: Callable[[int], None] = lambda _: None,
@@ -148,18 +148,21 @@ def compare(
     rng = np.random.default_rng(seed)
     pooled = {"off": np.concatenate(off), "on": np.concatenate(on)}
     draws = rng.integers(0, len(off), (RESAMPLES, len(off)))
+    several = len(off) > 1  # the spread of one pair is nothing
     ratio, percentiles = {}, {"p50": 50.0, "p99": 99.0}
     for name, q in percentiles.items():
-        value = float(np.percentile(pooled["on"], q) / np.percentile(pooled["off"], q))
-        again = [
-            np.percentile(np.concatenate([on[i] for i in draw]), q)
-            / np.percentile(np.concatenate([off[i] for i in draw]), q)
-            for draw in draws
-        ]
-        low, high = (float(end) for end in np.percentile(again, [2.5, 97.5]))
-        several = len(off) > 1  # the spread of one pair is nothing
+        each = np.array(
+            [
+                np.log(np.percentile(watched, q) / np.percentile(calm, q))
+                for calm, watched in zip(off, on, strict=True)
+            ]
+        )
+        low, high = np.exp(np.percentile(each[draws].mean(axis=1), [2.5, 97.5])).tolist()
         ratio[name] = Estimate(
-            value, low if several else None, high if several else None, n=len(off)
+            float(np.exp(each.mean())),
+            low if several else None,
+            high if several else None,
+            n=len(off),
         )
     off_ms, on_ms = (
         {name: float(np.percentile(pooled[state], q)) for name, q in percentiles.items()}
@@ -222,8 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--share", type=float, default=0.1)
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=4.0)
     options = parser.parse_args(arguments)
     found = measure_overhead(
         options.bundle,
