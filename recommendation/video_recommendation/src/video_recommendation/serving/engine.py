@@ -67,8 +67,8 @@ class ServingSettings:
     budgets_ms: dict[str, float] = field(default_factory=lambda: {"state": STATE_BUDGET_MS})
     """Budgets of stages; others are limited by the deadline."""
     workers: int = 1
-    """Threads that compute. They share one interpreter: on two cores a second one makes each request
-    dearer, for they wait for each other, and the median at 100 a second worse."""
+    """Threads that compute. They share one interpreter: on two cores a second one makes each
+    request dearer, for they wait for each other, and the median at 100 a second worse."""
     refresh_s: float = 1.0
     """Pause between refreshes of item counts and features, and checks of the store."""
     feature_log_share: float = 0.05
