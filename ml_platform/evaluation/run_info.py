@@ -37,7 +37,7 @@ class Hardware(BaseModel):
 def git_commit(root: Path) -> str:
     """The short commit `root` stands at, with -dirty where the tree differs from it.
 
-    Changes to committed results files do not count: a run writes them itself, and the next
+    Changes to committed results and plots do not count: a run writes them itself, and the next
     system's run is no less reproducible for that.
 
     Returns:
@@ -47,9 +47,7 @@ def git_commit(root: Path) -> str:
     commit = _git(root, "rev-parse", "--short=12", "HEAD")
     if commit is None:
         return UNKNOWN_COMMIT
-    changes = _git(
-        root, "status", "--porcelain", "--", ":/", ":(exclude,top,glob)**/results/*.json"
-    )
+    changes = _git(root, "status", "--porcelain", "--", ":/", ":(exclude,top,glob)**/results/**")
     return commit if changes == "" else f"{commit}-dirty"
 
 
