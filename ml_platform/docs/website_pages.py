@@ -48,15 +48,16 @@ class _Writer:
     def page(self, path: Path, text: str | None = None) -> None:
         """A Markdown page at its own place."""
         content = path.read_text(encoding="utf-8") if text is None else text
-        self._write(path.relative_to(self.root), self._changed(content, path))
+        place = path.relative_to(self.root)
+        self._write(place, self._changed(content, path, place))
 
     def _write(self, place: Path, text: str) -> None:
         file = self.out / place
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
 
-    def _changed(self, text: str, path: Path) -> str:
-        """The page as Python-Markdown needs it."""
+    def _changed(self, text: str, path: Path, place: Path) -> str:
+        """The text of the file `path` as Python-Markdown needs it at `place` in the site."""
         visible = without_code(text)
         parts, position = [], 0
         for match in _COMMENT.finditer(visible):
@@ -65,24 +66,26 @@ class _Writer:
         text = "".join([*parts, text[position:]])
         text = _outside_fences(text)
         visible = without_code(text)
-        here = path.relative_to(self.root)
         parts, position = [], 0
         for match in _LINK.finditer(visible):
-            parts += [text[position : match.start("target")], self._target(match["target"], here)]
+            parts += [
+                text[position : match.start("target")],
+                self._target(match["target"], path, place),
+            ]
             position = match.end("target")
         return "".join([*parts, text[position:]])
 
-    def _target(self, target: str, here: Path) -> str:
-        """Where a link of the page `here` leads in the site."""
+    def _target(self, target: str, path: Path, place: Path) -> str:
+        """Where a link of the file `path` leads, as seen from its page at `place`."""
         if _EXTERNAL.match(target):
             return target
         name, _, anchor = target.partition("#")
-        found = Path(os.path.normpath(self.root / here.parent / name))
+        found = Path(os.path.normpath(path.parent / name))
         if not found.is_relative_to(self.root) or not found.exists():
             return target  # mkdocs will say that it leads nowhere
-        place = self._place_of(found)
-        way = os.path.relpath(place, here.parent)
-        return way + (f"#{anchor}" if anchor and place.suffix == ".md" else "")
+        there = self._place_of(found)
+        way = os.path.relpath(there, place.parent)
+        return way + (f"#{anchor}" if anchor and there.suffix == ".md" else "")
 
     def _place_of(self, path: Path) -> Path:
         inside = path.relative_to(self.root)
@@ -111,7 +114,7 @@ class _Writer:
             lines = [f"- [{e.name}]({self._link(e, place)})" for e in entries]
             return head + "\n".join(lines) + "\n"
         if path.suffix == ".ipynb":
-            return head + self._changed(_notebook(path), path)
+            return head + self._changed(_notebook(path), path, place)
         text = path.read_text(encoding="utf-8", errors="replace")
         if len(text) > MOST_BYTES:
             text = text[:MOST_BYTES] + "\n(cut here)"

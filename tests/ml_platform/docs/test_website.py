@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import threading
 from pathlib import Path
 
@@ -123,7 +124,11 @@ def test_pages_are_written_for_python_markdown(tmp_path):
         "- [tool](../tool.py)\n- `<!-- n -->`\n"
         "\n```\ntext\n- no item\n```\n\n<details><summary>Q</summary>\n\nA\n</details>\n"
     )
+    notebook = {"cells": [{"cell_type": "markdown", "source": ["See [it](../tool.py)."]}]}
+    (repository / "docs" / "one.ipynb").write_text(json.dumps(notebook))
+    (repository / "README.md").write_text("# Home\n\n[one](docs/one.ipynb)\n")
     write_pages(repository, out)
+    assert "See [it](../tool.py.md)." in (out / "code" / "docs" / "one.ipynb.md").read_text()
     text = (out / "docs" / "page.md").read_text()
     assert "It is 0.5 here:\n\n- [tool](../code/tool.py.md)\n- `<!-- n -->`" in text
     assert "text\n- no item" in text
