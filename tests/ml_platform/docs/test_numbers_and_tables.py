@@ -116,8 +116,8 @@ def test_table_across_stages_names_each_protocol_and_the_machine(site):
     )
     rendered = site.render(text)
     assert "| Flat | – | 1.2 |" in rendered
-    assert "ndcg@10: next-event" in rendered
-    assert "p50_ms: one thread, closed loop" in rendered
+    assert "retrieval: next-event" in rendered
+    assert "index: one thread, closed loop" in rendered
     assert "n = 1,000 to 9,800" in rendered
     assert "A CPU, 2 cores, 8 GiB" in rendered
 
