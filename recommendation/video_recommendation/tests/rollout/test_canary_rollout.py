@@ -210,6 +210,8 @@ def test_the_canarys_own_thread_looks_and_a_defect_takes_it_out(tmp_path, monkey
         wait(lambda: app.state.engine.candidate is None)
         assert client.get("/v1/recommendations", params={"user_id": 5}).status_code == 200
         assert app.state.engine.router is None
+        told = client.get("/v1/operations").json()["canary"]
+        assert told["failed"] == "RuntimeError: a bug in the guards"
 
 
 def wait(condition):

@@ -97,6 +97,7 @@ class Canary:
         self._lists: dict[int, _LastList] = {}
         self._look_lock = threading.Lock()
         self._written_s = 0.0
+        self._failed: str | None = None
         engine.install(candidate, "candidate")
         self.controller = CanaryController(
             settings.plan, candidate.version, float(engine.clock.now())
@@ -141,7 +142,8 @@ class Canary:
         """See ``Attachment``."""
         decisions = [asdict(decision) for decision in self.controller.decisions]
         about = {"candidate": self._candidate.version, "share": self.controller.share}
-        return {**about, "finished": self.controller.finished, "decisions": decisions}
+        state = {"finished": self.controller.finished, "failed": self._failed}
+        return {**about, **state, "decisions": decisions}
 
     def close(self) -> None:
         """See ``Attachment``. An unfinished rollout ends without a verdict: production answers."""
@@ -237,8 +239,9 @@ class Canary:
             try:
                 if self.look().final:
                     return
-            except Exception:
+            except Exception as error:
                 # A canary that cannot look must not go on: production answers everybody.
+                self._failed = f"{type(error).__name__}: {error}"
                 logger.exception("canary %s failed and is taken out", self._candidate.version)
                 self._leave()
                 return
