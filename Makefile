@@ -5,8 +5,9 @@
 include scripts/environment.mk
 
 SYSTEM ?= video_recommendation
-# A system is a folder on the second level with a Makefile.
-SYSTEMS := $(patsubst %/Makefile,%,$(wildcard */*/Makefile))
+# A system is a folder on the second level with an environment of its own; algorithms share the root's.
+SYSTEMS := $(patsubst %/pyproject.toml,%,$(wildcard */*/pyproject.toml))
+ALGORITHMS := $(patsubst %/Makefile,%,$(wildcard ml_algorithms/*/Makefile))
 FOLDER := $(filter %/$(SYSTEM),$(SYSTEMS))
 PACKAGES := ml_platform ml_algorithms feature_engineering
 HANDED_OVER := data train evaluate e2e serve bench notebooks
@@ -15,12 +16,13 @@ BIN := .venv/bin
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help setup setup-all e2e-all test lint format lock docs docs-check site site-serve clean $(HANDED_OVER)
+.PHONY: help setup setup-all e2e-all bench-algorithms notebooks-algorithms test lint format lock docs docs-check site site-serve clean $(HANDED_OVER)
 
 help: ## this list
-	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:[^#]*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
-	@printf '  make %-12s %s\n' TARGET 'data train evaluate serve bench notebooks, of SYSTEM (now $(SYSTEM))'
-	@printf '\nSystems: %s\nA system has more targets: make -C %s help\n' '$(notdir $(SYSTEMS))' '$(firstword $(SYSTEMS))'
+	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:[^#]*## / {printf "  make %-20s %s\n", $$1, $$2}' Makefile
+	@printf '  make %-20s %s\n' TARGET 'data train evaluate serve bench notebooks, of SYSTEM (now $(SYSTEM))'
+	@printf '\nAlgorithms: make -C ml_algorithms/NAME help (%s)\n' '$(notdir $(ALGORITHMS))'
+	@printf 'Systems: %s\nA system has more targets: make -C %s help\n' '$(notdir $(SYSTEMS))' '$(firstword $(SYSTEMS))'
 
 setup: ## build the environment of SYSTEM and the root's (tests of the packages, linters)
 	@bash scripts/setup.sh .
@@ -37,6 +39,12 @@ $(HANDED_OVER):
 
 e2e-all: ## run every system end to end
 	@for folder in $(SYSTEMS); do $(MAKE) --no-print-directory -C "$$folder" e2e || exit 1; done
+
+bench-algorithms: setup ## measure every algorithm, one after the other (CONFIG=smoke: in minutes)
+	@for folder in $(ALGORITHMS); do $(MAKE) --no-print-directory -C "$$folder" bench || exit 1; done
+
+notebooks-algorithms: setup ## run the notebook of every algorithm
+	@for folder in $(ALGORITHMS); do $(MAKE) --no-print-directory -C "$$folder" notebook || exit 1; done
 
 # Each run leaves its own coverage file; the last two lines add them up and fail under the bar that
 # pyproject.toml sets.
@@ -86,5 +94,6 @@ lock: ## compile every requirements.txt afresh (ARGS=--upgrade for newer version
 
 clean: ## remove environments, caches and artifacts (never the data cache, never results/)
 	@for folder in $(SYSTEMS); do $(MAKE) --no-print-directory -C "$$folder" clean || exit 1; done
+	rm -rf ml_algorithms/*/artifacts
 	rm -rf .venv .tools artifacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -59,14 +59,14 @@ class RawSpec:
         folder: the folder in the owner's archive and in a mirror, e.g. ``"ml-100k"``.
         files: file name -> checksums, any of which is right (a mirror may hold another edition
             of the line ends); without checksums the file is trusted only out of the archive.
-        url: the owner's archive.
+        url: the owner's zip archive; "" where the owner has none that holds these files.
         archive_checksums: all must agree.
     """
 
     folder: str
     files: dict[str, tuple[str, ...]]
-    url: str
-    archive_checksums: tuple[str, ...]
+    url: str = ""
+    archive_checksums: tuple[str, ...] = ()
     package: Package | None = None
 
     @property
@@ -201,22 +201,25 @@ def _from_mirror(spec: RawSpec, folder: Path, filled: Path) -> str:
     if not root:
         raise _SourceMissing("MLSD_DATA_MIRROR is not set")
     mirror = Path(root).expanduser() / spec.folder
-    archive = mirror / spec.archive_name
+    archive = mirror / spec.archive_name if spec.url else None
     if all(spec.files.values()) and all((mirror / file).is_file() for file in spec.files):
         for file, checksums in spec.files.items():
             verify_file(mirror / file, checksums)  # so that the message names the mirror's file
             shutil.copyfile(mirror / file, filled / file)
-    elif archive.is_file():
+    elif archive and archive.is_file():
         verify_file(archive, spec.archive_checksums, match_all=True)
         _unpack(archive, spec, filled)
     else:
         loose = ", ".join(spec.files) + " or " if all(spec.files.values()) else ""
-        raise _SourceMissing(f"{mirror} does not hold {loose}{spec.archive_name}")
+        wanted = f"{loose}{spec.archive_name}" if spec.url else ", ".join(spec.files)
+        raise _SourceMissing(f"{mirror} does not hold {wanted}")
     return str(mirror)
 
 
 def _from_owner(spec: RawSpec, folder: Path, filled: Path) -> str:
     """Downloads the owner's archive (resumed from an earlier try) and unpacks it."""
+    if not spec.url:
+        raise _SourceMissing("the owner publishes no archive of these files")
     try:
         archive = download(spec.url, folder / spec.archive_name, spec.archive_checksums)
     except OSError as error:

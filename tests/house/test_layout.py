@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ml_platform", "ml_algorithms", "feature_engineering")
-SYSTEMS = sorted(path.parent for path in ROOT.glob("*/*/Makefile"))
+SYSTEMS = sorted(path.parent for path in ROOT.glob("*/*/pyproject.toml"))
 REQUIRED = (
     "README.md",
     "Makefile",

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from ml_algorithms.collaborative_filtering.ease import fit_ease
 from ml_algorithms.collaborative_filtering.item_knn import fit_item_knn
 from ml_algorithms.collaborative_filtering.neighbourhood import prune_columns, prune_rows
 from ml_algorithms.collaborative_filtering.rp3beta import fit_rp3beta
 from ml_algorithms.collaborative_filtering.scoring import score_histories
+from ml_algorithms.matrix_factorization.ease import fit_ease
 
 # Three users, three items: item 0 with users 0, 1, 2; item 1 with users 0, 1; item 2 with user 2.
 TOY = sparse.csr_matrix(np.array([[1, 1, 0], [1, 1, 0], [1, 0, 1]], dtype=np.float32))

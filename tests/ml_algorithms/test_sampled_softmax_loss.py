@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ml_algorithms.sampled_softmax.loss import (
+from ml_algorithms.two_tower_and_contrastive.loss import (
     full_softmax_loss,
     mixed_log_q,
     sampled_softmax_loss,

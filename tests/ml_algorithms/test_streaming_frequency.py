@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ml_algorithms.sampled_softmax.frequency import StreamingFrequencyEstimator
+from ml_algorithms.two_tower_and_contrastive.frequency import StreamingFrequencyEstimator
 
 
 def zipf(n_items: int) -> np.ndarray:

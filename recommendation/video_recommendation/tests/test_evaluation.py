@@ -11,6 +11,7 @@ from handmade import make_batch, make_log
 from feature_engineering.counters import EventCounter
 from ml_platform.data.splits import next_event_queries
 from ml_platform.evaluation.classification_metrics import auc
+from ml_platform.evaluation.progress import Silent
 from ml_platform.evaluation.results import Results
 from video_recommendation.evaluation import ablations
 from video_recommendation.evaluation.baselines import (
@@ -31,7 +32,6 @@ from video_recommendation.evaluation.retrieval import (
     tune,
 )
 from video_recommendation.evaluation.run import evaluate_system, live_recommender
-from video_recommendation.progress import Silent
 from video_recommendation.requests import batch_of_queries
 from video_recommendation.retrieval.sources import DAY_S, SOURCES
 

@@ -15,19 +15,14 @@ import pytest
 import typer
 
 from ml_platform.data.download import DatasetUnavailableError
+from ml_platform.docs.notebooks import NotebookFailedError, run_all, run_notebook
+from ml_platform.evaluation.progress import Silent
 from video_recommendation.artifacts import SYSTEM_FOLDER
 from video_recommendation.config import Config, load_config
 from video_recommendation.notebooks import __main__ as command
 from video_recommendation.notebooks import desk
-from video_recommendation.notebooks.execute import (
-    SOURCES,
-    NotebookFailedError,
-    notebooks,
-    run_all,
-    run_notebook,
-)
+from video_recommendation.notebooks.desk import BUNDLE_VARIABLE, SOURCES, notebooks
 from video_recommendation.notebooks.lessons import auc_within_requests, waiting_ms
-from video_recommendation.progress import Silent
 
 NAMES = [
     "01_data",
@@ -128,7 +123,8 @@ def executed(tiny_system, tmp_path_factory):
         nbformat.write(notebook, sources / path.name)
 
     def execute(path: Path) -> None:
-        run_all([path], tiny_system.bundle, out, Silent())
+        variables = {BUNDLE_VARIABLE: str(tiny_system.bundle)}
+        run_all([path], out, Silent().stage, variables)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(execute, sorted(sources.iterdir())))
@@ -157,7 +153,7 @@ def test_a_failing_cell_is_named_and_leaves_no_output(tmp_path):
     out.mkdir()
     (out / "09_broken.html").write_text("of an older run")
     with pytest.raises(NotebookFailedError, match="09_broken, cell 2") as raised:
-        run_all([source], tmp_path, out, Silent())
+        run_all([source], out, Silent().stage)
     assert "ZeroDivisionError" in str(raised.value)
     assert "right / 0" in str(raised.value)
     assert list(out.iterdir()) == []
@@ -166,7 +162,7 @@ def test_a_failing_cell_is_named_and_leaves_no_output(tmp_path):
 def test_a_kernel_that_dies_is_a_failure(tmp_path):
     cell = nbformat.v4.new_code_cell("import os; os._exit(1)")
     with pytest.raises(NotebookFailedError, match="dead, cell 1"):
-        run_notebook(nbformat.v4.new_notebook(cells=[cell]), "dead", tmp_path)
+        run_notebook(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "dead.ipynb")
 
 
 def test_control_c_stops_the_kernel_and_is_no_failure(tmp_path):
@@ -174,7 +170,7 @@ def test_control_c_stops_the_kernel_and_is_no_failure(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        run_notebook(notebook, "long", tmp_path)
+        run_notebook(notebook, tmp_path / "long.ipynb")
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ml_algorithms.collaborative_filtering.ease import fit_ease
+from ml_algorithms.matrix_factorization.ease import fit_ease
 from ml_platform.data.datasets import load_dataset
 from ml_platform.data.interactions import InteractionLog, build_interaction_log
 from ml_platform.data.splits import stratified_random_split

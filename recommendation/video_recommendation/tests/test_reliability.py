@@ -313,7 +313,7 @@ INTERRUPTED = """
 from pathlib import Path
 from types import SimpleNamespace
 from rich.console import Console
-from video_recommendation.progress import Silent
+from ml_platform.evaluation.progress import Silent
 from video_recommendation.reliability import command
 run = SimpleNamespace(config=SimpleNamespace(seed=0), progress=Silent(), console=Console(),
                       artifacts=Path("never-written"),

@@ -14,18 +14,18 @@ from rich.console import Console
 from tiny_system import TINY, TinySystem
 
 from ml_platform.data.splits import next_event_queries
+from ml_platform.evaluation.plot_style import png
+from ml_platform.evaluation.progress import Silent
 from ml_platform.evaluation.results import Results
 from video_recommendation.config import Config
 from video_recommendation.data import SystemData
 from video_recommendation.evaluation.lists import Table
 from video_recommendation.evaluation.run import Evaluation
 from video_recommendation.pipeline import Trained
-from video_recommendation.progress import Silent
 from video_recommendation.reporting import captions, plots, plots_models, tables, tables_quality
 from video_recommendation.reporting.console import print_ablations, print_report
 from video_recommendation.reporting.html import write_report
 from video_recommendation.reporting.people import middle_query, two_people
-from video_recommendation.reporting.plot_style import png
 
 
 def printed(

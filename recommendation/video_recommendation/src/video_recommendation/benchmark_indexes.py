@@ -26,13 +26,13 @@ import faiss
 import numpy as np
 
 from ml_platform.evaluation.intervals import Estimate, bootstrap_mean
+from ml_platform.evaluation.progress import Progress, Silent
 from video_recommendation.benchmark_catalogues import (
     CatalogueGenerator,
     VectorSource,
     stand_in_source,
 )
 from video_recommendation.config import Config, IndexConfig
-from video_recommendation.progress import Progress, Silent
 from video_recommendation.retrieval.index import (
     TRAINING_VECTORS_PER_LIST,
     build_index,

@@ -14,9 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from ml_platform.evaluation.plot_style import png
 from ml_platform.evaluation.results import write_atomic
 from video_recommendation.benchmark_indexes import CurvePoint, IndexRow
-from video_recommendation.reporting.plot_style import png
 
 COLOURS = {"flat": "#000000", "ivf": "#0072B2", "hnsw": "#D55E00", "pq": "#009E73"}
 MARKERS = {"flat": "o", "ivf": "s", "hnsw": "^", "pq": "D"}

@@ -20,6 +20,7 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 
 from ml_platform.evaluation.intervals import bootstrap_mean
+from ml_platform.evaluation.progress import Console
 from ml_platform.evaluation.ranking_metrics import (
     average_precision_at,
     hit_matrix,
@@ -48,7 +49,6 @@ from video_recommendation.benchmark_indexes import (
 from video_recommendation.benchmark_plots import plot_index_benchmark
 from video_recommendation.config import Config
 from video_recommendation.data import load_data
-from video_recommendation.progress import Console
 
 BUNDLE = Path("artifacts/latest/bundle")
 QUICK_SIZES = (600, 3_000)

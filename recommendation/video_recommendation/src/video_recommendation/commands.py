@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from ml_platform.data.splits import next_event_queries
+from ml_platform.evaluation.progress import Console as ProgressConsole
 from ml_platform.evaluation.results import Results
 from video_recommendation.artifacts import SYSTEM_FOLDER, new_run_folder, publish
 from video_recommendation.benchmarks import run_index_bench
@@ -34,7 +35,6 @@ from video_recommendation.evaluation.record import (
 )
 from video_recommendation.evaluation.run import evaluate_system, protocol_line
 from video_recommendation.pipeline import Trained, train_system
-from video_recommendation.progress import Console as ProgressConsole
 from video_recommendation.rollout.registry_commands import register_run
 from video_recommendation.serving.load_session import LoadSession, load_session
 

@@ -19,12 +19,12 @@ import numpy as np
 from feature_engineering.counters import EventCounter
 from ml_platform.data.interactions import Queries
 from ml_platform.data.splits import next_event_queries
+from ml_platform.evaluation.progress import Progress, Silent
 from video_recommendation.config import Config
 from video_recommendation.data import SystemData
 from video_recommendation.evaluation.lists import list_metrics
 from video_recommendation.features import FeatureBuilder, fit_item_statistics
 from video_recommendation.monitoring.reference import build_reference
-from video_recommendation.progress import Progress, Silent
 from video_recommendation.ranking.calibration import Calibrator, fit_calibrator
 from video_recommendation.ranking.examples import Examples, build_examples
 from video_recommendation.ranking.lambdarank import LambdaRanker, fit_lambdarank

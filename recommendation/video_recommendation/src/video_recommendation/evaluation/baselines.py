@@ -17,9 +17,9 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from feature_engineering.counters import EventCounter, as_of
-from ml_algorithms.collaborative_filtering.ease import fit_ease
 from ml_algorithms.collaborative_filtering.item_knn import fit_item_knn
 from ml_algorithms.collaborative_filtering.scoring import ItemItemModel, score_histories
+from ml_algorithms.matrix_factorization.ease import fit_ease
 from ml_platform.data.interactions import InteractionLog
 from ml_platform.data.synthetic import Oracle
 from video_recommendation.requests import RequestBatch

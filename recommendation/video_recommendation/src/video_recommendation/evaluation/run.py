@@ -17,6 +17,7 @@ from ml_platform.evaluation.classification_metrics import (
     expected_calibration_error,
     reliability_curve,
 )
+from ml_platform.evaluation.progress import Progress
 from video_recommendation.config import Config, IndexConfig
 from video_recommendation.data import SystemData
 from video_recommendation.evaluation.baselines import Scorer, baselines, oracle_scorer
@@ -31,7 +32,6 @@ from video_recommendation.evaluation.retrieval import (
 )
 from video_recommendation.features import SCHEMA
 from video_recommendation.pipeline import Trained, with_live_counter
-from video_recommendation.progress import Progress
 from video_recommendation.ranking.calibration import Calibrator, fit_calibrator, logistic
 from video_recommendation.recommender import Recommender
 from video_recommendation.requests import batch_of_queries

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ml_platform.evaluation.plot_style import png
 from ml_platform.evaluation.results import write_atomic
 from video_recommendation.experiments import false_alarms, lost_users, precision
 from video_recommendation.experiments.plots import (
@@ -36,15 +37,14 @@ from video_recommendation.experiments.tables import (
 )
 from video_recommendation.reporting.console import MAX_WIDTH, draw
 from video_recommendation.reporting.grid import Grid, sentences
-from video_recommendation.reporting.plot_style import png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ml_platform.evaluation.progress import Step
     from video_recommendation.commands import Run
     from video_recommendation.data import SystemData
     from video_recommendation.experiments.precision import CupedRow
-    from video_recommendation.progress import Step
 
 
 def run_experiments(run: Run, *, quick: bool) -> None:

@@ -18,13 +18,13 @@ import numpy as np
 from scipy import stats
 
 from ml_platform.evaluation.intervals import Estimate
+from ml_platform.evaluation.progress import Step
 from ml_platform.operations.assignment import N_BUCKETS, buckets
 from ml_platform.operations.experiments import compare
 from ml_platform.operations.power import minimum_detectable_effect, spread
 from ml_platform.operations.sequential import AlwaysValid, Moments, always_valid_difference
 from video_recommendation.experiments.population import Population
 from video_recommendation.experiments.settings import ExperimentSettings
-from video_recommendation.progress import Step
 
 ALPHA = 0.05
 

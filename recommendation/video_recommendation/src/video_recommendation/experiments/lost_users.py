@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ml_platform.evaluation.intervals import Estimate
+from ml_platform.evaluation.progress import Step
 from ml_platform.operations.experiments import compare, sample_ratio
 from video_recommendation.experiments.false_alarms import ALPHA, share
 from video_recommendation.experiments.population import Population
 from video_recommendation.experiments.settings import ExperimentSettings
-from video_recommendation.progress import Step
 
 SPLIT = 0.49
 HEAVY_SHARE = 0.05

@@ -10,10 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ml_platform.evaluation.intervals import Estimate
-from video_recommendation.experiments.false_alarms import Analysis, Peeking
-from video_recommendation.experiments.precision import GOOD_RHO, PowerCurve
-from video_recommendation.experiments.rankers import Duel
-from video_recommendation.reporting.plot_style import (
+from ml_platform.evaluation.plot_style import (
     BLUE,
     GREEN,
     GREY,
@@ -22,6 +19,9 @@ from video_recommendation.reporting.plot_style import (
     named_rows,
     new_figure,
 )
+from video_recommendation.experiments.false_alarms import Analysis, Peeking
+from video_recommendation.experiments.precision import GOOD_RHO, PowerCurve
+from video_recommendation.experiments.rankers import Duel
 
 PROMISED = 0.05
 

@@ -14,12 +14,12 @@ import numpy as np
 from scipy import stats
 
 from ml_platform.evaluation.intervals import Estimate
+from ml_platform.evaluation.progress import Step
 from ml_platform.operations.experiments import Arm, compare, unit_values
 from ml_platform.operations.power import Spread, power_curve, required_units, spread
 from video_recommendation.experiments.false_alarms import ALPHA, share
 from video_recommendation.experiments.population import Population
 from video_recommendation.experiments.settings import ExperimentSettings
-from video_recommendation.progress import Step
 
 LIFT = 0.05
 """The effect that the table asks for, as a share of the metric."""

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ml_algorithms.collaborative_filtering.ease import fit_ease
 from ml_algorithms.collaborative_filtering.scoring import score_histories
+from ml_algorithms.matrix_factorization.ease import fit_ease
 from ml_platform.data.interactions import InteractionLog, Queries
 from ml_platform.data.splits import next_event_queries
 from ml_platform.evaluation.intervals import Estimate
+from ml_platform.evaluation.progress import Step
 from ml_platform.evaluation.ranking_metrics import hit_matrix
 from ml_platform.evaluation.top_k import top_k
 from ml_platform.operations.experiments import Arm, unit_values
@@ -31,7 +32,6 @@ from ml_platform.operations.power import Spread, power_curve, required_units
 from video_recommendation.data import SystemData
 from video_recommendation.experiments.false_alarms import share
 from video_recommendation.experiments.settings import ExperimentSettings
-from video_recommendation.progress import Step
 from video_recommendation.requests import RequestBatch, batch_of_queries
 
 K = 10

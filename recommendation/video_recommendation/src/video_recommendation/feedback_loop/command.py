@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ml_platform.evaluation.plot_style import png
 from ml_platform.evaluation.results import Results, write_atomic
 from video_recommendation.artifacts import SYSTEM_FOLDER
 from video_recommendation.feedback_loop.loop import DayRecord
@@ -27,7 +28,6 @@ from video_recommendation.feedback_loop.runs import run_experiment
 from video_recommendation.feedback_loop.settings import FULL, QUICK, LoopSettings
 from video_recommendation.reporting.console import MAX_WIDTH, draw
 from video_recommendation.reporting.grid import sentences
-from video_recommendation.reporting.plot_style import png
 
 if TYPE_CHECKING:
     from video_recommendation.commands import Run

@@ -15,6 +15,15 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from scipy import stats
 
 from ml_platform.evaluation.intervals import Estimate
+from ml_platform.evaluation.plot_style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    new_figure,
+    png,
+)
 from ml_platform.evaluation.results import Results, write_atomic
 from video_recommendation.artifacts import SYSTEM_FOLDER
 from video_recommendation.feedback_loop.off_policy_study import (
@@ -31,15 +40,6 @@ from video_recommendation.feedback_loop.off_policy_study import (
 )
 from video_recommendation.reporting.console import MAX_WIDTH, draw
 from video_recommendation.reporting.grid import Cell, Grid, sentences, text
-from video_recommendation.reporting.plot_style import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PINK,
-    new_figure,
-    png,
-)
 from video_recommendation.simulation.world import World, WorldConfig
 
 if TYPE_CHECKING:

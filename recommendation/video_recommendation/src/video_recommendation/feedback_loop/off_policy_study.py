@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
-from ml_algorithms.collaborative_filtering.ease import fit_ease
+from ml_algorithms.matrix_factorization.ease import fit_ease
 from ml_platform.data.interactions import build_interaction_log
 from ml_platform.evaluation.top_k import top_k
 from ml_platform.operations.off_policy import (

@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ml_platform.evaluation.intervals import Estimate
+from ml_platform.evaluation.plot_style import BLUE, GREEN, GREY, ORANGE, new_figure
 from ml_platform.evaluation.results import Results
 from video_recommendation.feedback_loop.analysis import MEASURES, Experiment
 from video_recommendation.feedback_loop.loop import DayRecord
@@ -24,7 +25,6 @@ from video_recommendation.reporting.grid import (
     sentences,
     text,
 )
-from video_recommendation.reporting.plot_style import BLUE, GREEN, GREY, ORANGE, new_figure
 
 COLOURS = {"greedy": ORANGE, "explore_low": BLUE, "explore_high": GREEN}
 MARKERS = {"greedy": "s", "explore_low": "o", "explore_high": "^"}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from ml_algorithms.collaborative_filtering.ease import fit_ease
+from ml_algorithms.matrix_factorization.ease import fit_ease
 from ml_platform.evaluation.diversity_metrics import catalogue_coverage, exposure, gini
 from video_recommendation.simulation.world import World, WorldConfig
 

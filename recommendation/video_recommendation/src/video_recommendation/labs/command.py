@@ -78,7 +78,7 @@ def _run(run: Run, lab: Lab) -> None:
     folder = run.results_folder()
     results.write(folder / f"labs_{lab.key}.json")
     if report.figure is not None:
-        from video_recommendation.reporting.plot_style import png
+        from ml_platform.evaluation.plot_style import png
 
         write_atomic(folder / "plots" / f"lab_{lab.key}.png", png(report.figure))
     print_report(run.console, report)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from ml_platform.evaluation.intervals import Estimate
-from video_recommendation.reporting.plot_style import (
+from ml_platform.evaluation.plot_style import (
     BLUE,
     GREEN,
     ORANGE,

@@ -15,13 +15,13 @@ import numpy as np
 
 from ml_platform.data.interactions import InteractionLog, Queries
 from ml_platform.data.splits import next_event_queries
+from ml_platform.evaluation.progress import Progress
 from video_recommendation.config import Config
 from video_recommendation.data import SystemData
 from video_recommendation.evaluation.lists import metrics_of_lists
 from video_recommendation.evaluation.retrieval import lists_by_score
 from video_recommendation.features import SCHEMA
 from video_recommendation.pipeline import make_proposer, time_ordered, with_live_counter
-from video_recommendation.progress import Progress
 from video_recommendation.ranking.examples import Examples, build_examples
 from video_recommendation.ranking.lambdarank import LambdaRanker, fit_lambdarank
 from video_recommendation.recommender import Proposer

@@ -22,6 +22,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ml_platform.evaluation.intervals import Estimate, bootstrap_difference, bootstrap_mean
+from ml_platform.evaluation.plot_style import BLACK, BLUE, ORANGE, new_figure
+from ml_platform.evaluation.progress import Progress
 from ml_platform.evaluation.ranking_metrics import ndcg_at
 from video_recommendation.commands import Run
 from video_recommendation.labs.clicks import (
@@ -34,8 +36,6 @@ from video_recommendation.labs.clicks import (
     fit_logistic,
 )
 from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom, Value
-from video_recommendation.progress import Progress
-from video_recommendation.reporting.plot_style import BLACK, BLUE, ORANGE, new_figure
 
 FRESHNESS = FEATURES.index("freshness")
 TEST_SHARE = 0.25

@@ -14,8 +14,8 @@ import numpy as np
 
 from feature_engineering.counters import EventCounter
 from ml_algorithms.collaborative_filtering.co_visitation import fit_co_visitation
-from ml_algorithms.collaborative_filtering.ease import fit_ease
 from ml_algorithms.collaborative_filtering.scoring import ItemItemModel, score_histories
+from ml_algorithms.matrix_factorization.ease import fit_ease
 from ml_platform.data.interactions import InteractionLog
 from video_recommendation.config import Config
 from video_recommendation.data import SystemData

@@ -19,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from ml_platform.evaluation.intervals import bootstrap_difference, bootstrap_mean
+from ml_platform.evaluation.progress import Progress
 from video_recommendation.commands import Run
 from video_recommendation.config import Config
 from video_recommendation.data import SystemData
@@ -32,7 +33,6 @@ from video_recommendation.labs.funnel import (
 from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom, Value
 from video_recommendation.labs.skew_monitors import WINDOW_ROWS, Monitors, Seen, training_reference
 from video_recommendation.labs.skews import SKEWS
-from video_recommendation.progress import Progress
 from video_recommendation.requests import batch_of_queries
 
 SETTINGS = FunnelSettings(train_queries=2000, n_trees=80)

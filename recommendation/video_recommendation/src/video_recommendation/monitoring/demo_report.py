@@ -13,13 +13,13 @@ from rich.text import Text
 from scipy import stats
 
 from ml_platform.evaluation.intervals import Estimate
+from ml_platform.evaluation.plot_style import new_figure, png
 from ml_platform.evaluation.results import Results, write_atomic
 from ml_platform.operations.drift_monitor import DriftReport
 from ml_platform.operations.reference_profile import FALSE_ALARM_RATE
 from video_recommendation.data import SystemData
 from video_recommendation.monitoring.demo import FAULTS, POPULARITY, DriftDemo
 from video_recommendation.monitoring.drift_replay import Detection, EventWatch
-from video_recommendation.reporting.plot_style import new_figure, png
 
 STAGE = "drift"
 PLOT = "drift_psi.png"

@@ -52,8 +52,9 @@ def run(config: Config | None, artifacts: Path, only: tuple[str, ...] = ()) -> N
     Raises:
         typer.Exit: with 1 when a cell fails or there is no run to look at.
     """
-    from video_recommendation.notebooks.execute import NotebookFailedError, notebooks, run_all
-    from video_recommendation.progress import Console
+    from ml_platform.docs.notebooks import NotebookFailedError, run_all
+    from ml_platform.evaluation.progress import Console
+    from video_recommendation.notebooks.desk import BUNDLE_VARIABLE, notebooks
 
     progress = Console(console)
     paths = [p for p in notebooks() if not only or p.name.startswith(only)]
@@ -64,7 +65,7 @@ def run(config: Config | None, artifacts: Path, only: tuple[str, ...] = ()) -> N
     console.print(f"notebooks on {bundle}", highlight=False)
     target = artifacts / "notebooks"
     try:
-        written = run_all(paths, bundle, target, progress)
+        written = run_all(paths, target, progress.stage, {BUNDLE_VARIABLE: str(bundle.resolve())})
     except NotebookFailedError as error:
         print(error)  # not by the console, which would fold the traceback's lines
         raise typer.Exit(1) from error

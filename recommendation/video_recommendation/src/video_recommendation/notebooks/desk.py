@@ -26,6 +26,8 @@ from matplotlib.figure import Figure
 from ml_platform.data.download import DatasetUnavailableError
 from ml_platform.data.interactions import Queries
 from ml_platform.data.splits import next_event_queries
+from ml_platform.evaluation.plot_style import png
+from ml_platform.evaluation.progress import Progress, Silent
 from ml_platform.evaluation.results import Results, write_atomic
 from video_recommendation.artifacts import SYSTEM_FOLDER
 from video_recommendation.bundle import load_bundle, save_bundle
@@ -34,11 +36,10 @@ from video_recommendation.data import SystemData, load_data
 from video_recommendation.evaluation.run import live_recommender, protocol_line
 from video_recommendation.labs.funnel import every_nth
 from video_recommendation.pipeline import time_ordered, train_system
-from video_recommendation.progress import Progress, Silent
 from video_recommendation.recommender import Recommender
-from video_recommendation.reporting.plot_style import png
 
 BUNDLE_VARIABLE = "NOTEBOOK_BUNDLE"
+SOURCES = SYSTEM_FOLDER / "notebooks"
 ARTIFACTS = SYSTEM_FOLDER / "artifacts"
 CONFIGS = SYSTEM_FOLDER / "configs"
 SMALL, GENERATED = CONFIGS / "notebooks.yaml", CONFIGS / "smoke.yaml"
@@ -109,6 +110,11 @@ class Desk:
             f"{log.n_items:,} items; system {self.recommender.version}, "
             f"configuration {self.config.name!r}"
         ).strip()
+
+
+def notebooks() -> list[Path]:
+    """The committed notebooks, in reading order."""
+    return sorted(SOURCES.glob("[0-9][0-9]_*.ipynb"))
 
 
 def open_desk() -> Desk:

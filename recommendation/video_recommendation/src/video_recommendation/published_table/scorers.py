@@ -17,9 +17,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy import sparse
 
-from ml_algorithms.collaborative_filtering.ease import fit_ease
 from ml_algorithms.collaborative_filtering.item_knn import fit_item_knn
 from ml_algorithms.collaborative_filtering.rp3beta import fit_rp3beta
+from ml_algorithms.matrix_factorization.ease import fit_ease
 from video_recommendation.published_table.train_part import TrainPart
 
 LIKED = 4.0  # stars

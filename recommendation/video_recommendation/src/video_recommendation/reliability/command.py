@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ml_platform.evaluation.plot_style import png
 from ml_platform.evaluation.results import Results, write_atomic
 from ml_platform.operations.registry import ModelRegistry
 from ml_platform.serving.store import EmbeddedServer
@@ -57,7 +58,6 @@ from video_recommendation.reliability.versions import (
     derive_bundles,
     light_bundles,
 )
-from video_recommendation.reporting.plot_style import png
 from video_recommendation.serving.load_session import request_lines
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from ml_platform.evaluation.plot_style import BLUE, DPI, GREY, ORANGE, WIDTH_INCHES
 from video_recommendation.reliability.store import StoreReport
-from video_recommendation.reporting.plot_style import BLUE, DPI, GREY, ORANGE, WIDTH_INCHES
 
 PLOT = "reliability_store.png"
 ROW_INCHES = 1.15

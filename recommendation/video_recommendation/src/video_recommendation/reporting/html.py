@@ -15,16 +15,16 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from ml_platform.evaluation.plot_style import png
+from ml_platform.evaluation.progress import Console, Silent
 from ml_platform.evaluation.results import Results, write_atomic
 from video_recommendation.data import SystemData
 from video_recommendation.evaluation.run import Evaluation
 from video_recommendation.pipeline import Trained
-from video_recommendation.progress import Console, Silent
 from video_recommendation.reporting import captions, plots, plots_models, tables, tables_quality
 from video_recommendation.reporting.aims import aims_grid
 from video_recommendation.reporting.grid import Grid, flags
 from video_recommendation.reporting.people import CHOICE_NOTE, two_people
-from video_recommendation.reporting.plot_style import png
 from video_recommendation.serving.load_session import LoadSession
 
 TEMPLATE = "report.html.j2"

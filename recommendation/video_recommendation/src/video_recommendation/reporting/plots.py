@@ -11,10 +11,7 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from video_recommendation.evaluation.run import Evaluation
-from video_recommendation.pipeline import Trained
-from video_recommendation.reporting.grid import ordered
-from video_recommendation.reporting.plot_style import (
+from ml_platform.evaluation.plot_style import (
     BLACK,
     BLUE,
     GREEN,
@@ -26,6 +23,9 @@ from video_recommendation.reporting.plot_style import (
     named_rows,
     new_figure,
 )
+from video_recommendation.evaluation.run import Evaluation
+from video_recommendation.pipeline import Trained
+from video_recommendation.reporting.grid import ordered
 from video_recommendation.reporting.tables import BASELINES, FUNNEL_ROWS
 from video_recommendation.reporting.tables_quality import SLICE_ORDER
 from video_recommendation.retrieval.training import Epoch, best_epoch_count

@@ -12,10 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ml_platform.evaluation.intervals import bootstrap_mean
-from video_recommendation.config import Config
-from video_recommendation.evaluation.reranking import SweepPoint
-from video_recommendation.evaluation.run import Evaluation
-from video_recommendation.reporting.plot_style import (
+from ml_platform.evaluation.plot_style import (
     BLACK,
     BLUE,
     GREEN,
@@ -25,6 +22,9 @@ from video_recommendation.reporting.plot_style import (
     named_rows,
     new_figure,
 )
+from video_recommendation.config import Config
+from video_recommendation.evaluation.reranking import SweepPoint
+from video_recommendation.evaluation.run import Evaluation
 from video_recommendation.reporting.tables_quality import is_configured, mean_of_finite
 
 METHOD_LOOK = {"mmr": (BLUE, "o", "MMR"), "dpp": (ORANGE, "s", "DPP")}

@@ -20,8 +20,8 @@ from scipy import sparse
 
 from feature_engineering.counters import EventCounter, as_of
 from ml_algorithms.collaborative_filtering.co_visitation import fit_co_visitation
-from ml_algorithms.collaborative_filtering.ease import fit_ease
 from ml_algorithms.collaborative_filtering.scoring import score_histories
+from ml_algorithms.matrix_factorization.ease import fit_ease
 from ml_platform.data.interactions import InteractionLog
 from ml_platform.evaluation.top_k import tie_order, top_k
 from video_recommendation.config import ItemItemConfig, RetrievalConfig

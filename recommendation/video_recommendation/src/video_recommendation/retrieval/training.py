@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml_algorithms.sampled_softmax.frequency import StreamingFrequencyEstimator
-from ml_algorithms.sampled_softmax.loss import mixed_log_q, sampled_softmax_loss
+from ml_algorithms.two_tower_and_contrastive.frequency import StreamingFrequencyEstimator
+from ml_algorithms.two_tower_and_contrastive.loss import mixed_log_q, sampled_softmax_loss
 from ml_platform.data.interactions import InteractionLog, Queries
 from video_recommendation.config import TwoTowerConfig
 from video_recommendation.data import Catalogue, Users

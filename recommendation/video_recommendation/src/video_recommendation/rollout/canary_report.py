@@ -18,11 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_platform.evaluation.intervals import Estimate
+from ml_platform.evaluation.plot_style import BLUE, GREEN, GREY, ORANGE, new_figure, png
 from ml_platform.evaluation.results import Results, write_atomic
 from ml_platform.operations.canary import CanaryPlan
 from ml_platform.operations.shadow_intervals import Interval
 from ml_platform.operations.shadow_report import ShadowSummary
-from video_recommendation.reporting.plot_style import BLUE, GREEN, GREY, ORANGE, new_figure, png
 from video_recommendation.rollout.canary_streams import Rates
 from video_recommendation.rollout.demo_stage import Stage
 from video_recommendation.rollout.demo_traffic import Rollout

@@ -1,20 +1,22 @@
 """Runs the notebooks from first to last cell and keeps what they show.
 
-In: ``notebooks/*.ipynb``, committed without outputs, and the bundle they look at. Out:
-``artifacts/notebooks/<name>.ipynb`` with outputs, and ``<name>.html``, which needs no Jupyter to be
-read. Each notebook has a kernel of its own. A notebook's files are written when all of its cells
-have run, each by one rename; one that fails leaves none, and the run stops at its cell.
+In: ``*.ipynb`` files, committed without outputs. Out: ``<out>/<name>.ipynb`` with outputs, and
+``<name>.html``, which needs no Jupyter to be read. Each notebook has a kernel of its own. A
+notebook's files are written when all of its cells have run, each by one rename; one that fails
+leaves none, and the run stops at its cell.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,12 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
+from rich.progress import Progress as RichProgress
 from traitlets.config import Config
 
 from ml_platform.evaluation.results import write_atomic
-from video_recommendation.artifacts import SYSTEM_FOLDER
-from video_recommendation.notebooks.desk import BUNDLE_VARIABLE
-from video_recommendation.progress import Progress
 
-SOURCES = SYSTEM_FOLDER / "notebooks"
+Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 CELL_TIMEOUT_S = 300
 
 
@@ -37,13 +37,16 @@ class NotebookFailedError(RuntimeError):
     """A cell did not come through; the message has the notebook, the cell and its traceback."""
 
 
-def notebooks() -> list[Path]:
-    """The committed notebooks, in reading order."""
-    return sorted(SOURCES.glob("[0-9][0-9]_*.ipynb"))
-
-
-def run_all(paths: Sequence[Path], bundle: Path, out: Path, progress: Progress) -> list[Path]:
+def run_all(
+    paths: Sequence[Path], out: Path, stage: Stage, variables: Mapping[str, str] | None = None
+) -> list[Path]:
     """Executes the notebooks one after the other; returns the executed files.
+
+    Args:
+        paths: Notebooks; each runs in its own folder.
+        out: Folder of what they show, made if missing.
+        stage: Opens a named stage of so many cells and gives its step, as ``Progress.stage`` does.
+        variables: Added to the kernels' environment.
 
     Raises:
         NotebookFailedError: at the first cell that fails.
@@ -56,8 +59,8 @@ def run_all(paths: Sequence[Path], bundle: Path, out: Path, progress: Progress) 
         for target in targets:
             target.unlink(missing_ok=True)  # an older run's must not pass for this one's
         n_cells = sum(cell.cell_type == "code" for cell in notebook.cells)
-        with progress.stage(path.stem, n_cells) as step:
-            run_notebook(notebook, path.stem, bundle, step)
+        with stage(path.stem, n_cells) as step:
+            run_notebook(notebook, path, step, variables)
         page, _ = HTMLExporter(embed_images=True).from_notebook_node(
             notebook, resources={"metadata": {"name": path.stem}}
         )
@@ -67,8 +70,13 @@ def run_all(paths: Sequence[Path], bundle: Path, out: Path, progress: Progress) 
     return written
 
 
-def run_notebook(notebook: Any, name: str, bundle: Path, step: Any = lambda _: None) -> None:
-    """Executes one notebook in place.
+def run_notebook(
+    notebook: Any,
+    path: Path,
+    step: Callable[[int], None] = lambda _: None,
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """Executes one notebook (as read from ``path``, in whose folder it runs) in place.
 
     Raises:
         NotebookFailedError: at the first cell that fails, takes too long or kills its kernel.
@@ -84,7 +92,7 @@ def run_notebook(notebook: Any, name: str, bundle: Path, step: Any = lambda _: N
             config=Config(KernelManager=sockets),
             kernel_name="python3",
             timeout=CELL_TIMEOUT_S,
-            resources={"metadata": {"path": str(SOURCES)}},
+            resources={"metadata": {"path": str(path.parent)}},
             on_cell_start=lambda cell, cell_index: started.append(cell_index),
             on_cell_executed=lambda **_: step(1),
         )
@@ -92,13 +100,15 @@ def run_notebook(notebook: Any, name: str, bundle: Path, step: Any = lambda _: N
         try:
             with said.open("wb") as sink:
                 # Not `execute`: it would leave its event loop open.
-                asyncio.run(_execute(client, _environment(Path(scratch), bundle), sink, stopped))
+                asyncio.run(
+                    _execute(client, _environment(Path(scratch), variables or {}), sink, stopped)
+                )
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             if stopped.is_set():
                 raise KeyboardInterrupt from error
             cell = started[-1] if started else 0
             told = "" if isinstance(error, CellExecutionError) else said.read_text()[-2000:]
-            raise NotebookFailedError(f"{name}, cell {cell + 1}: {error}\n{told}") from error
+            raise NotebookFailedError(f"{path.stem}, cell {cell + 1}: {error}\n{told}") from error
 
 
 async def _execute(
@@ -131,14 +141,47 @@ async def _execute(
             signal.signal(signal.SIGINT, handler)
 
 
-def _environment(scratch: Path, bundle: Path) -> dict[str, str]:
+def _environment(scratch: Path, variables: Mapping[str, str]) -> dict[str, str]:
     """This interpreter's kernel, and nothing of the user's own Jupyter or IPython set-up."""
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # read here, where the kernel is looked up
     return {
         **os.environ,
-        BUNDLE_VARIABLE: str(bundle.resolve()),
+        **variables,
         "IPYTHONDIR": str(scratch / "ipython"),
-        "OMP_WAIT_POLICY": "PASSIVE",  # see cli.py
+        "OMP_WAIT_POLICY": "PASSIVE",  # no spinning threads between calls
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning of the debugger that nobody asked for
     }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run notebooks from the command line; 0 when all came through."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ml_platform.docs.notebooks",
+        description="Run notebooks, keep what they show.",
+    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="NOTEBOOK")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the executed files")
+    options = parser.parse_args(arguments)
+    for path in options.paths:
+        if not path.is_file():
+            parser.error(f"no such notebook: {path}")
+    try:
+        written = run_all([path.resolve() for path in options.paths], options.out, _bars)
+    except NotebookFailedError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for path in written:
+        print(path.with_suffix(".html"))
+    return 0
+
+
+@contextmanager
+def _bars(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    with RichProgress() as bars:
+        task = bars.add_task(name, total=total)
+        yield lambda n: bars.advance(task, n)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
