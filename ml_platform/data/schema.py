@@ -10,7 +10,6 @@ cached data set, which was checked when it was written, does not.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -119,10 +118,7 @@ def _ordered(table: pd.DataFrame, dtypes: dict[str, str], by: list[str]) -> pd.D
 
 def schemas() -> tuple[DataFrameSchema, DataFrameSchema, DataFrameSchema]:
     """The pandera schemas of interactions, items and users, in canonical form."""
-    with warnings.catch_warnings():
-        # pandera looks whether Spark is there; where it is, Spark warns about pandas 3.
-        warnings.filterwarnings("ignore", "PySpark does not yet fully support", FutureWarning)
-        import pandera.pandas as pa
+    import pandera.pandas as pa
 
     def columns(dtypes: dict[str, str], checks: dict[str, list[pa.Check]]) -> dict[str, pa.Column]:
         return {name: pa.Column(kind, checks.get(name)) for name, kind in dtypes.items()}
