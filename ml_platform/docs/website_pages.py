@@ -169,6 +169,8 @@ def _navigation(root: Path, pages: list[Path]) -> list[Any]:
         entries = sections.setdefault(_spoken(home.name), [])
         if rest.name == "README.md" and len(rest.parts) == 1:
             entries.insert(0, {"Overview": str(inside)})
+        elif rest.name == "README.md" and len(rest.parts) == 2:  # a folder with one page
+            entries.append({title_of(page): str(inside)})
         elif len(rest.parts) == 1 or (rest.parts[0] == "docs" and len(rest.parts) == 2):
             entries.append({title_of(page): str(inside)})
         else:

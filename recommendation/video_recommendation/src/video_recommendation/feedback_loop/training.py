@@ -52,7 +52,7 @@ from video_recommendation.feedback_loop.logs import LoggedWatch
 from video_recommendation.pipeline import Trained, make_proposer, train_system
 from video_recommendation.ranking.calibration import Calibrator
 from video_recommendation.ranking.examples import build_examples
-from video_recommendation.ranking.lambdarank import LambdaRanker
+from video_recommendation.ranking.lambdarank import LambdaRanker, tree_parameters
 from video_recommendation.recommender import Recommender
 from video_recommendation.retrieval.training import best_epoch_count, train_two_tower
 from video_recommendation.serving.state import WATCH_RATING
@@ -220,21 +220,7 @@ def fit_position_based(
     def objective(score: np.ndarray, _: lgb.Dataset) -> tuple[np.ndarray, np.ndarray]:
         return position_based_gradient(score + base, label, examine)
 
-    parameters = {
-        "objective": objective,
-        "learning_rate": config.learning_rate,
-        "num_leaves": config.n_leaves,
-        "min_data_in_leaf": config.min_rows_in_leaf,
-        "feature_fraction": 0.7,
-        "bagging_fraction": 0.7,
-        "bagging_freq": 1,
-        "lambda_l2": 1.0,
-        "seed": seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": 1,
-        "verbose": -1,
-    }
+    parameters = {"objective": objective, **tree_parameters(config, seed, threads=1)}
     data = lgb.Dataset(features, label=label, feature_name=list(SCHEMA.names))
     booster = lgb.train(parameters, data, config.max_trees)
     # The booster starts from 0 and knows nothing of the base: it returns with the calibrator.

@@ -78,13 +78,9 @@ def fit_lambdarank(
     return LambdaRanker(booster)
 
 
-def _parameters(config: RankingConfig, seed: int) -> dict[str, object]:
+def tree_parameters(config: RankingConfig, seed: int, *, threads: int) -> dict[str, object]:
+    """How trees are grown here, whatever the loss: sizes, sampling, regularisation, repeatability."""
     return {
-        "objective": "lambdarank",
-        "metric": "ndcg",
-        "eval_at": [10],
-        "label_gain": list(config.label_gain),
-        "lambdarank_truncation_level": 30,
         "learning_rate": config.learning_rate,
         "num_leaves": config.n_leaves,
         "min_data_in_leaf": config.min_rows_in_leaf,
@@ -95,8 +91,19 @@ def _parameters(config: RankingConfig, seed: int) -> dict[str, object]:
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
-        "num_threads": 2,
+        "num_threads": threads,
         "verbose": -1,
+    }
+
+
+def _parameters(config: RankingConfig, seed: int) -> dict[str, object]:
+    return {
+        "objective": "lambdarank",
+        "metric": "ndcg",
+        "eval_at": [10],
+        "label_gain": list(config.label_gain),
+        "lambdarank_truncation_level": 30,
+        **tree_parameters(config, seed, threads=2),
     }
 
 
