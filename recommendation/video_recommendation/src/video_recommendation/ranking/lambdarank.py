@@ -79,7 +79,7 @@ def fit_lambdarank(
 
 
 def tree_parameters(config: RankingConfig, seed: int, *, threads: int) -> dict[str, object]:
-    """How trees are grown here, whatever the loss: sizes, sampling, regularisation, repeatability."""
+    """How trees are grown here, whatever the loss: size, sampling, regularisation, repeatable."""
     return {
         "learning_rate": config.learning_rate,
         "num_leaves": config.n_leaves,
