@@ -7,6 +7,8 @@ include scripts/environment.mk
 SYSTEM ?= video_recommendation
 # A system is a folder on the second level with an environment of its own; algorithms share the root's.
 SYSTEMS := $(patsubst %/pyproject.toml,%,$(wildcard */*/pyproject.toml))
+# A job is a script on the third level with an environment of its own (Spark).
+JOBS := $(patsubst %/pyproject.toml,%,$(wildcard */*/*/pyproject.toml))
 ALGORITHMS := $(patsubst %/Makefile,%,$(wildcard ml_algorithms/*/Makefile))
 FOLDER := $(filter %/$(SYSTEM),$(SYSTEMS))
 PACKAGES := ml_platform ml_algorithms feature_engineering
@@ -30,7 +32,7 @@ setup: ## build the environment of SYSTEM and the root's (tests of the packages,
 
 setup-all: ## build every environment
 	@bash scripts/setup.sh .
-	@for folder in $(SYSTEMS); do bash scripts/setup.sh "$$folder" || exit 1; done
+	@for folder in $(SYSTEMS) $(JOBS); do bash scripts/setup.sh "$$folder" || exit 1; done
 
 e2e: ## run SYSTEM end to end: install, fetch, train, evaluate, serve, report
 $(HANDED_OVER):
@@ -94,6 +96,6 @@ lock: ## compile every requirements.txt afresh (ARGS=--upgrade for newer version
 
 clean: ## remove environments, caches and artifacts (never the data cache, never results/)
 	@for folder in $(SYSTEMS); do $(MAKE) --no-print-directory -C "$$folder" clean || exit 1; done
-	rm -rf ml_algorithms/*/artifacts
+	rm -rf ml_algorithms/*/artifacts $(addsuffix /.venv,$(JOBS))
 	rm -rf .venv .tools artifacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compiles requirements.txt for the root and for every system: scripts/lock.sh [--upgrade]
+# Compiles requirements.txt for the root, every system and every job with an environment of its own:
+# scripts/lock.sh [--upgrade]
 #
 # Out: one `name==version ; markers` a line, for Linux and macOS, Python 3.11 and 3.12; no addresses,
 # no hashes, no paths. Versions that stand in the old file are kept unless --upgrade is given.
@@ -38,6 +39,6 @@ compile() { # compile FOLDER EXTRAS...
 upgrade=""
 [ "${1:-}" != "--upgrade" ] || upgrade=yes
 compile . --all-extras
-for project in */*/pyproject.toml; do
+for project in */*/pyproject.toml */*/*/pyproject.toml; do
   compile "$(dirname "$project")" --all-extras
 done

@@ -2,7 +2,8 @@
 # Builds the virtual environment of one folder: scripts/setup.sh [FOLDER], the repository itself by default.
 #
 # In:  FOLDER/requirements.txt (versions and markers), FOLDER/pyproject.toml, the root pyproject.toml.
-# Out: FOLDER/.venv with exactly those versions, mlsd and the system installed editable.
+# Out: FOLDER/.venv with exactly those versions; mlsd and the system installed editable, unless
+#      the folder packages nothing (its pyproject.toml has no [build-system]).
 # A stamp with a checksum of the inputs makes a second call a matter of milliseconds. It is written
 # last, so an interrupted call leaves none and the next call starts over.
 #
@@ -164,8 +165,11 @@ build() {
   install_torch
   # Compiled once here, every later start is seconds faster (also where Python may not write .pyc).
   "$uv" pip install --quiet --no-deps --compile-bytecode --requirement "$folder/requirements.txt"
-  "$uv" pip install --quiet --no-deps --editable "$root"
-  [ "$folder" = "$root" ] || "$uv" pip install --quiet --no-deps --editable "$folder"
+  # A folder that packages nothing (a Spark job) gets its requirements and no more.
+  if grep -q '^\[build-system\]' "$folder/pyproject.toml"; then
+    "$uv" pip install --quiet --no-deps --editable "$root"
+    [ "$folder" = "$root" ] || "$uv" pip install --quiet --no-deps --editable "$folder"
+  fi
   printf '%s\n' "$wanted" >"$stamp.new"
   mv "$stamp.new" "$stamp"
 }

@@ -1,1 +1,1 @@
-"""Collaborative filtering on implicit feedback: EASE, item kNN, RP3beta, iALS, co-visitation."""
+"""Neighbourhood models on implicit feedback: item kNN, RP3beta, co-visitation."""

@@ -50,24 +50,11 @@ def greedy_dpp(kernel: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.int64
         ValueError: If the kernel is not square, not finite, or has a negative diagonal, or k is
             negative.
     """
-    n_candidates = kernel.shape[0]
-    if kernel.shape != (n_candidates, n_candidates):
-        raise ValueError(f"the kernel must be square, got {kernel.shape}")
-    if k < 0:
-        raise ValueError(f"k must be >= 0, got {k}")
-    if not np.isfinite(kernel.sum()):
-        raise ValueError("the kernel must be finite")
-    own = np.diag(kernel).astype(np.float64)
-    if n_candidates and own.min() < 0.0:
-        raise ValueError(f"a kernel's diagonal cannot be negative, got {own.min()}")
-    n_rows = min(k, n_candidates)
-    picked = np.empty(n_rows, dtype=np.int64)
-    factor = np.empty(
-        (n_rows, n_candidates)
-    )  # row r: Cholesky column of the r-th pick, over all candidates
-    gain = own.copy()
-    floor = own * DUPLICATE_SHARE
-    for position in range(n_rows):
+    own = _own_volumes(kernel, k)
+    picked = np.empty(min(k, len(own)), dtype=np.int64)
+    factor = np.empty((len(picked), len(own)))  # row r: the r-th pick's Cholesky column
+    gain, floor = own.copy(), own * DUPLICATE_SHARE
+    for position in range(len(picked)):
         best = int(gain.argmax())
         if not gain[best] > 0.0:
             return picked[:position]
@@ -79,6 +66,20 @@ def greedy_dpp(kernel: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.int64
         gain[gain <= floor] = -np.inf
         gain[best] = -np.inf
     return picked
+
+
+def _own_volumes(kernel: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.float64]:
+    """The diagonal f64[C], once the kernel is known to be usable."""
+    if kernel.shape != (kernel.shape[0], kernel.shape[0]):
+        raise ValueError(f"the kernel must be square, got {kernel.shape}")
+    if k < 0:
+        raise ValueError(f"k must be >= 0, got {k}")
+    if not np.isfinite(kernel.sum()):
+        raise ValueError("the kernel must be finite")
+    own = np.diag(kernel).astype(np.float64)
+    if len(own) and own.min() < 0.0:
+        raise ValueError(f"a kernel's diagonal cannot be negative, got {own.min()}")
+    return own
 
 
 def quality_similarity_kernel(

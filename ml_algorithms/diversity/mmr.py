@@ -59,15 +59,14 @@ def mmr(
     n_picked = min(k, n_candidates)
     picked = np.empty(n_picked, dtype=np.int64)
     gain = trade_off * relevance.astype(np.float64)
-    penalty = (1.0 - trade_off) * similarity.astype(np.float64)
-    worst = np.full(n_candidates, -np.inf)  # largest penalty against a pick so far
+    nearest = np.full(n_candidates, -np.inf)  # largest similarity to a pick so far
     marginal = gain.copy()
     for position in range(n_picked):
         best = int(marginal.argmax())
         picked[position] = best
         gain[best] = -np.inf
-        np.maximum(worst, penalty[best], out=worst)
-        np.subtract(gain, worst, out=marginal)
+        np.maximum(nearest, similarity[best], out=nearest)
+        np.subtract(gain, (1.0 - trade_off) * nearest, out=marginal)
     return picked
 
 

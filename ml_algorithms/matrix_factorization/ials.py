@@ -31,11 +31,9 @@ import numpy.typing as npt
 from scipy import sparse
 
 from ml_algorithms.collaborative_filtering.neighbourhood import as_float32_csr
+from ml_algorithms.matrix_factorization.ridge_rows import solve_ridge_rows
 
 Factors = npt.NDArray[np.float32]
-
-# Padded gather of one block of rows: 2^22 float32 values are 16 MB.
-BLOCK_VALUES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -125,8 +123,8 @@ def solve_rows(
 ) -> Factors:
     """Solve every row's ridge regression against fixed factors of the other side.
 
-    Rows are taken in order of their length, so that a block pads little, and each block is a
-    batched matrix product and a batched solve.
+    The regressions themselves, in batches, are ridge_rows.py; here stands what iALS fills in: the
+    Gram matrix of all columns, weighted, is shared by every row.
 
     Args:
         rows: csr [R, J] of float32.
@@ -138,54 +136,15 @@ def solve_rows(
     Returns:
         f32[R, D]; a row without interactions is zero.
     """
-    n_factors = other.shape[1]
     lengths = np.diff(rows.indptr)
-    gram = unobserved_weight * (other.T @ other)  # [D, D]
-    penalty = reg * (lengths + unobserved_weight * other.shape[0]) ** reg_exponent  # [R]
-    padded = np.vstack([other, np.zeros((1, n_factors), dtype=np.float32)])  # last row: padding
-    solved = np.zeros((rows.shape[0], n_factors), dtype=np.float32)
-    order = np.argsort(lengths, kind="stable")
-    begin = int(np.searchsorted(lengths[order], 1))  # empty rows stay zero
-    while begin < order.size:
-        end = _block_end(lengths[order], begin, n_factors)
-        block = order[begin:end]
-        solved[block] = _solve_block(rows, block, padded, gram, penalty[block])
-        begin = end
-    return solved
-
-
-def _block_end(sorted_lengths: npt.NDArray[np.int32], begin: int, n_factors: int) -> int:
-    """End of the block that begins at ``begin``: at most BLOCK_VALUES values, at least one row."""
-    size = max(1, BLOCK_VALUES // int(max(sorted_lengths[begin], n_factors) * n_factors))
-    end = min(begin + size, sorted_lengths.size)
-    while (
-        end - begin > 1 and (end - begin) * int(sorted_lengths[end - 1]) * n_factors > BLOCK_VALUES
-    ):
-        end = begin + (end - begin + 1) // 2
-    return end
-
-
-def _solve_block(
-    rows: sparse.csr_matrix,
-    block: npt.NDArray[np.int64],
-    padded: Factors,
-    gram: npt.NDArray[np.float32],
-    penalty: npt.NDArray[np.floating],
-) -> Factors:
-    """Ridge solutions of the rows in ``block``, f32[R, D]."""
-    lengths = rows.indptr[block + 1] - rows.indptr[block]
-    slot = np.arange(int(lengths.max()))
-    inside = slot[None, :] < lengths[:, None]  # [R, L]
-    position = np.where(inside, rows.indptr[block][:, None] + slot[None, :], 0)
-    columns = np.where(inside, rows.indices[position], padded.shape[0] - 1)
-    values = np.where(inside, rows.data[position], 0.0).astype(np.float32)
-    gathered = padded[columns]  # [R, L, D]
-    weighted = gathered * values[:, :, None]
-    system = gram + weighted.transpose(0, 2, 1) @ gathered  # [R, D, D]
-    diagonal = np.einsum("rdd->rd", system)
-    diagonal += penalty[:, None].astype(np.float32)
-    target = weighted.sum(axis=1)  # every observed pair has target 1
-    return np.linalg.solve(system, target[:, :, None])[:, :, 0].astype(np.float32)
+    return solve_ridge_rows(
+        rows,
+        other,
+        weight=rows.data,
+        target=rows.data,  # every observed pair has target 1
+        shared=unobserved_weight * (other.T @ other),
+        penalty=reg * (lengths + unobserved_weight * other.shape[0]) ** reg_exponent,
+    ).astype(np.float32)
 
 
 def ials_loss(matrix: sparse.csr_matrix, model: ImplicitALS) -> float:

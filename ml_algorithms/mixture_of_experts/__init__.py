@@ -1,1 +1,1 @@
-"""Several tasks on shared experts: MMoE and the ESMM factorisation."""
+"""Mixtures of experts: conditional compute (sparse, expert choice) and shared tasks (MMoE, PLE)."""

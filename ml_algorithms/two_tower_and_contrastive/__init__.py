@@ -1,1 +1,1 @@
-"""Softmax over a catalogue too large to sum: sampled negatives, logQ, streaming frequency."""
+"""Two-tower training: contrastive losses, negatives, logQ, temperature, one process and several."""

@@ -47,6 +47,7 @@ def sampled_softmax_loss(
     exclude: Tensor | None = None,
     weight: Tensor | None = None,
     correct_positive: bool = True,
+    n_draws: int | None = None,
     reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     """Cross-entropy of the positive among sampled items, corrected for how they were sampled.
@@ -74,6 +75,9 @@ def sampled_softmax_loss(
             False treats the positive as what it is, present with probability one (the point of
             Khrylchenko et al., "Correcting the LogQ Correction", RecSys 2025): negatives are
             divided by their expected counts n q (n draws), and exp(loss) is unbiased.
+        n_draws: n, where it is not the number of columns (less the row's own positive with
+            in-batch negatives): for columns gathered from several processes. Matters only with
+            ``correct_positive=False``; otherwise log n cancels.
         reduction: "mean" for a scalar, "none" for [B] unweighted losses.
 
     Returns:
@@ -90,7 +94,8 @@ def sampled_softmax_loss(
     )
     logits = query @ columns.T / temperature  # [B, B + M]
     if log_q is not None and column_log_q is not None:
-        n_draws = columns.shape[0] - (1 if in_batch else 0)  # a row does not draw its own positive
+        if n_draws is None:  # a row does not draw its own positive
+            n_draws = columns.shape[0] - (1 if in_batch else 0)
         log_draws = torch.log(torch.tensor(float(max(n_draws, 1)), device=query.device))
         logits = logits - (column_log_q + log_draws)
         if correct_positive:

@@ -1,4 +1,4 @@
-"""Where the owner's files come from: cache, mirror, system, owner, package, in order, each reported.
+"""Where the owner's files come from: cache, mirror, system, owner, package, in turn; all reported.
 
 In: a ``RawSpec``. Out: ``RawFiles``, the owner's files, verified, in the local cache. No source is
 passed over silently: what a source answered is an ``Attempt``, logged as it happens and listed in
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 _RECORD = "files.json"  # in a cached folder: who served it, and the SHA-256 of every file
 PACKAGE_TIMEOUT_S = 300
-
 
 __all__ = [
     "Package",

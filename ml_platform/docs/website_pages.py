@@ -169,10 +169,10 @@ def _navigation(root: Path, pages: list[Path]) -> list[Any]:
         entries = sections.setdefault(_spoken(home.name), [])
         if rest.name == "README.md" and len(rest.parts) == 1:
             entries.insert(0, {"Overview": str(inside)})
-        elif rest.name == "README.md" and len(rest.parts) == 2:  # a folder with one page
-            entries.append({title_of(page): str(inside)})
         elif len(rest.parts) == 1 or (rest.parts[0] == "docs" and len(rest.parts) == 2):
             entries.append({title_of(page): str(inside)})
+        elif not system and rest.name == "README.md" and len(rest.parts) == 2:  # a part's own page
+            entries.append({_spoken(rest.parts[0]): str(inside)})
         else:
             _group(entries, _spoken(rest.parent.name)).append({title_of(page): str(inside)})
     top = [{title_of(p): p.name} for p in pages if p.parent == root and p.name != "README.md"]

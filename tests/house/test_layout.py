@@ -14,6 +14,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ml_platform", "ml_algorithms", "feature_engineering")
 SYSTEMS = sorted(path.parent for path in ROOT.glob("*/*/pyproject.toml"))
+# Jobs that need an environment of their own (Spark): requirements and a script, no package.
+JOBS = sorted(path.parent for path in ROOT.glob("*/*/*/pyproject.toml"))
 REQUIRED = (
     "README.md",
     "Makefile",
@@ -129,7 +131,8 @@ def test_the_pattern_for_machine_paths(line: str, caught: bool) -> None:
 
 
 def test_requirements_hold_versions_and_no_addresses() -> None:
-    files = [ROOT / "requirements.txt", *(system / "requirements.txt" for system in SYSTEMS)]
+    folders = [ROOT, *SYSTEMS, *JOBS]
+    files = [folder / "requirements.txt" for folder in folders]
     requirement = re.compile(r"[A-Za-z0-9][\w.-]*==[\w.]+( ; [\w '\"<>=!.()]+)?")
     checked = 0
     for path in files:
@@ -137,7 +140,17 @@ def test_requirements_hold_versions_and_no_addresses() -> None:
             assert requirement.fullmatch(line), f"{name_of(path)}: {line!r} is not name==version"
             assert not line.startswith(("nvidia-", "triton")), f"{name_of(path)}: CUDA: {line}"
             checked += 1
-    assert checked > 50 * len(files)
+        assert path in {job / "requirements.txt" for job in JOBS} or checked > 50, name_of(path)
+    assert checked > 50 * (len(files) - len(JOBS))
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda path: path.name)
+def test_a_job_packages_nothing_and_stands_alone(job: Path) -> None:
+    assert "build-system" not in tomllib.loads((job / "pyproject.toml").read_text("utf-8"))
+    scripts = sorted(job.glob("*.py"))
+    assert scripts
+    ours = re.compile(rf"^\s*(?:from|import) (?:{'|'.join(PACKAGES)})\b", re.MULTILINE)
+    assert [path.name for path in scripts if ours.search(path.read_text("utf-8"))] == []
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda path: path.name)

@@ -43,7 +43,9 @@ class House:
             path.mkdir(parents=True)
         shutil.copy(ROOT / "scripts/setup.sh", self.root / "scripts/setup.sh")
         for folder_ in (self.root, self.system):
-            (folder_ / "pyproject.toml").write_text('[project]\nname = "x"\n[tool.ruff]\na = 1\n')
+            (folder_ / "pyproject.toml").write_text(
+                '[build-system]\n[project]\nname = "x"\n[tool.ruff]\na = 1\n'
+            )
             (folder_ / "requirements.txt").write_text("numpy==2.4.6\ntorch==2.13.0\n")
         self.tool("uv", FAKE_UV)
         for name in ("python3.11", "python3.12", "python3", "python"):
@@ -90,15 +92,27 @@ def test_changed_content_is_redone_and_a_new_date_is_not(house: House, changed: 
     os.utime(path, (1, 1))
     house.setup()
     assert house.calls() == []
-    path.write_text("[project]\nname = 'y'\n" if changed.endswith("toml") else "numpy==2.4.5\n")
+    path.write_text(
+        "[build-system]\n[project]\nname = 'y'\n" if changed.endswith("toml") else "numpy==2.4.5\n"
+    )
     house.setup()
     assert house.calls() != []
+
+
+def test_a_folder_that_packages_nothing_gets_its_requirements_only(house: House) -> None:
+    (house.system / "pyproject.toml").write_text('[project]\nname = "a-job"\n')
+    assert house.setup().returncode == 0
+    calls = house.calls()
+    assert any("--requirement" in call for call in calls)
+    assert not any("--editable" in call for call in calls)
 
 
 def test_linter_settings_do_not_rebuild(house: House) -> None:
     house.setup()
     house.calls()
-    (house.root / "pyproject.toml").write_text('[project]\nname = "x"\n[tool.ruff]\na = 2\n')
+    (house.root / "pyproject.toml").write_text(
+        '[build-system]\n[project]\nname = "x"\n[tool.ruff]\na = 2\n'
+    )
     house.setup()
     assert house.calls() == []
 

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +252,32 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert sources.default_cache_dir() == tmp_path / ".cache" / "mlsd"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert sources.default_cache_dir() == tmp_path / "Library" / "Caches" / "mlsd"
+
+
+def test_a_folder_of_the_operating_system_comes_after_the_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = make_mirror(tmp_path) / "tiny"
+    spec = replace(make_spec(), system_folder=str(installed))
+    raw = get(spec, tmp_path / "cache")
+    assert raw.source == "system"
+    assert contents(raw) == CONTENT
+    assert [attempt.source for attempt in raw.attempts] == ["cache", "mirror", "system"]
+    (installed / "a.txt").write_bytes(b"damaged")
+    with pytest.raises(DatasetUnavailableError, match=r"system: failed, .*a\.txt .* is damaged"):
+        get(spec, tmp_path / "other")
+    (installed / "b.txt").unlink()
+    with pytest.raises(DatasetUnavailableError, match=r"system: .* does not hold b\.txt"):
+        get(spec, tmp_path / "other")
+
+
+def test_an_owner_of_single_files_is_asked_for_each(tmp_path: Path, file_server: Any) -> None:
+    file_server.files.update({f"raw/{name}": body for name, body in CONTENT.items()})
+    spec = replace(make_spec(), url="", files_url=file_server.url("raw"))
+    raw = get(spec, tmp_path / "cache")
+    assert raw.source == "owner"
+    assert contents(raw) == CONTENT
+    assert len(file_server.ranges) == 2
+    del file_server.files["raw/b.txt"]
+    with pytest.raises(DatasetUnavailableError, match=r"owner: failed, .*raw/b\.txt"):
+        get(spec, tmp_path / "other")

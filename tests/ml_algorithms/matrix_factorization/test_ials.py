@@ -55,7 +55,7 @@ def test_small_blocks_give_the_same_factors(monkeypatch: pytest.MonkeyPatch) -> 
     matrix = random_matrix(2)
     other = np.random.default_rng(2).normal(size=(40, 5)).astype(np.float32)
     whole = solve_rows(matrix, other, 0.3, 0.1, 0.5)
-    monkeypatch.setattr("ml_algorithms.matrix_factorization.ials.BLOCK_VALUES", 60)
+    monkeypatch.setattr("ml_algorithms.matrix_factorization.ridge_rows.BLOCK_VALUES", 60)
     np.testing.assert_allclose(solve_rows(matrix, other, 0.3, 0.1, 0.5), whole, atol=1e-5)
 
 

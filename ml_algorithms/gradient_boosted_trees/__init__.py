@@ -1,0 +1,1 @@
+"""Gradient boosted trees: exact and histogram splits, leaf-wise trees, boosting, TreeSHAP."""

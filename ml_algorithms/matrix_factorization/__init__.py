@@ -1,0 +1,1 @@
+"""Matrix factorisation: SVD, ALS for ratings and clicks, BPR, EASE; the same ALS on Spark."""

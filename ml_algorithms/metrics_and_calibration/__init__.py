@@ -1,0 +1,1 @@
+"""What the metrics mean, where they mislead, and how scores become probabilities."""

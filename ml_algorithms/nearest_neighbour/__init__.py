@@ -1,0 +1,1 @@
+"""Nearest neighbours: exact, hashed, clustered, compressed and graph search, from scratch."""
