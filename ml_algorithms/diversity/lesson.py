@@ -42,7 +42,7 @@ def choose(method: str, trade_off: float, k: int) -> np.ndarray:
     """
     places, relevance = pool()
     if method == "relevance":
-        return np.argsort(-relevance)[:k]
+        return np.argsort(-relevance, kind="stable")[:k]
     if method == "mmr":
         return mmr(relevance, similarity(places), k=k, trade_off=trade_off)
     if method == "dpp":

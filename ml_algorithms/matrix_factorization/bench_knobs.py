@@ -117,7 +117,9 @@ def _picture(results: Results, config: StudyConfig) -> Any:
     for line, (label, colour, marker) in lines.items():
         _line(
             left, results, "factors", line, config.factors,
-            color=colour, marker=marker, markersize=4, label=label,
+            color=colour, marker=marker, label=label,
+            # Drawn first and larger: where it coincides with "held", both are seen.
+            markersize=8 if line == "ials_tuned_reg" else 4,
         )  # fmt: skip
     left.legend(frameon=False, fontsize=7)
     _line(middle, results, "reg", "ials", config.regs, color=BLUE, marker="o", markersize=4)

@@ -1,8 +1,9 @@
 """The models of the study behind one signature, their grids, and how settings are chosen.
 
-In: train csr f32[U, I]. Out: scores f32[U, I], seen items not masked. Every model is given about a
-dozen settings, tried once on the tuning split by nDCG@10; what wins is then fitted on each reported
-seed. That is the whole of "tuned alike": the same data, the same metric, a like number of tries.
+In: train csr f32[U, I]. Out: scores f32[U, I], seen items not masked. Every model is given eight to
+eighteen settings, tried once on the tuning split by nDCG@10; what wins is then fitted on each
+reported seed. That is the whole of "tuned alike": the same data, the same metric, a like number of
+tries.
 
 Legend: U users, I items, D factors.
 """

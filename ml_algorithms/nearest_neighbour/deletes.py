@@ -9,10 +9,12 @@ A node cannot simply be taken out: others are reached through it. Four ways, in 
   for the dead. Dropping the dead *after* the search instead lets them take up places among the ef.
 - ``unlink``: links to dead nodes are cut. Memory comes back, and so many paths are gone that the
   recall of the living falls.
-- ``repair``: each node that loses a neighbour chooses again, with Algorithm 4, among the links it
-  keeps and the links of those it lost (A. Singh et al., "FreshDiskANN: A Fast and Accurate
-  Graph-Based ANN Index for Streaming Similarity Search", arXiv 2105.09613, section 4.2). A path
-  a -> dead -> b becomes a -> b where b is worth a link.
+- ``repair``: a node that loses neighbours fills the free places, with Algorithm 4, from the links of
+  those it lost (A. Singh et al., "FreshDiskANN: A Fast and Accurate Graph-Based ANN Index for
+  Streaming Similarity Search", arXiv 2105.09613, section 4.2). A path a -> dead -> b becomes
+  a -> b where b is worth a link. The links that live are not up for choice: choosing among all
+  anew thins the graph with every round of deletes, which is why FreshDiskANN prunes with a factor
+  alpha > 1.
 - rebuild: all live vectors inserted anew; ``live_copy``. The reference for recall.
 
 ``unlink`` and ``repair`` leave the dead vectors in the arrays but out of reach. Legend: N nodes.
@@ -74,12 +76,11 @@ def relink(graph: Graph, dead: Array, size: int, mend: bool) -> None:
             row = links_of(graph, node, layer)
             if not _touches(row, dead):
                 continue
-            candidates = _candidates(graph, dead, node, layer, mend)
+            candidates, living = _candidates(graph, dead, node, layer, mend)
+            row[:living] = candidates[:living]
+            row[living:] = -1
             if mend:
-                rechoose(graph, node, candidates, row)
-            else:
-                row[: len(candidates)] = candidates
-                row[len(candidates) :] = -1
+                rechoose(graph, node, candidates[living:], row, living)
     for node in range(size):
         if dead[node]:
             for layer in range(graph.levels[node] + 1):
@@ -98,8 +99,8 @@ def _touches(row: Array, dead: Array) -> bool:
 
 
 @compiled
-def _candidates(graph: Graph, dead: Array, node: int, layer: int, mend: bool) -> Array:
-    """Living neighbours of a node, then (``mend``) those of its dead neighbours, each once.
+def _candidates(graph: Graph, dead: Array, node: int, layer: int, mend: bool) -> tuple[Array, int]:
+    """Living neighbours of a node and how many, then (``mend``) those of its dead ones, each once.
 
     A chain of dead nodes is followed to its end: where most are dead, one step seldom meets a
     living one. The search stops when 4 M living ones are known.
@@ -117,7 +118,7 @@ def _candidates(graph: Graph, dead: Array, node: int, layer: int, mend: bool) ->
         else:
             found[n_found] = near
             n_found += 1
-    place = 0
+    place, living = 0, n_found
     while mend and place < n_queue and n_found < limit:
         for near in links_of(graph, queue[place], layer):
             if near < 0 or n_found == limit:
@@ -131,7 +132,7 @@ def _candidates(graph: Graph, dead: Array, node: int, layer: int, mend: bool) ->
                 queue[n_queue] = near
                 n_queue += 1
         place += 1
-    return found[:n_found]
+    return found[:n_found], living
 
 
 @compiled

@@ -208,9 +208,13 @@ def descend(graph: Graph, query: Array, entry: int, top: int, bottom: int) -> in
 
 
 @compiled
-def select_diverse(graph: Graph, distances: Array, ids: Array, m: int, chosen: Array) -> int:
-    """Algorithm 4 on candidates in ascending order; fills ``chosen`` up to m, returns how many."""
-    kept = 0
+def select_diverse(
+    graph: Graph, distances: Array, ids: Array, m: int, chosen: Array, kept: int
+) -> int:
+    """Algorithm 4 on candidates in ascending order; returns how many ``chosen`` holds, at most m.
+
+    The first ``kept`` places of ``chosen`` are filled already, and occlude like any other.
+    """
     for candidate in range(len(ids)):
         if kept == m:
             break
@@ -227,8 +231,8 @@ def select_diverse(graph: Graph, distances: Array, ids: Array, m: int, chosen: A
 
 
 @compiled
-def rechoose(graph: Graph, node: int, candidates: Array, row: Array) -> None:
-    """Sets a node's links (``row``, a view) to the diverse ones among ``candidates``."""
+def rechoose(graph: Graph, node: int, candidates: Array, row: Array, kept: int) -> None:
+    """Fills a node's links (``row``, a view) from place ``kept`` on with diverse candidates."""
     vector = graph.vectors[node]
     distances, ids = np.empty(len(candidates), np.float32), np.empty(len(candidates), np.int32)
     for end in range(len(candidates)):  # insertion sort by (distance, id): the lists are short
@@ -241,10 +245,7 @@ def rechoose(graph: Graph, node: int, candidates: Array, row: Array) -> None:
             distances[place], ids[place] = distances[place - 1], ids[place - 1]
             place -= 1
         distances[place], ids[place] = distance, near
-    chosen = np.empty(len(row), np.int32)
-    kept = select_diverse(graph, distances, ids, len(row), chosen)
-    row[:kept] = chosen[:kept]
-    row[kept:] = -1
+    row[select_diverse(graph, distances, ids, len(row), row, kept) :] = -1
 
 
 # --- Algorithm 1 ----------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ def link_back(graph: Graph, node: int, new: int, layer: int) -> None:
     candidates = np.empty(len(row) + 1, np.int32)
     candidates[:-1] = row
     candidates[-1] = new
-    rechoose(graph, node, candidates, row)
+    rechoose(graph, node, candidates, row, 0)
 
 
 @compiled
@@ -278,7 +279,7 @@ def insert_rows(graph: Graph, scratch: Scratch, order: Array, entry: int, ef: in
             n_found = search_layer(graph, scratch, query, nearest, ef, layer)
             distances, ids = drain(scratch, n_found)
             room = len(links_of(graph, node, layer))
-            kept = select_diverse(graph, distances, ids, room, chosen)
+            kept = select_diverse(graph, distances, ids, room, chosen, 0)
             links_of(graph, node, layer)[:kept] = chosen[:kept]
             for place in range(kept):
                 link_back(graph, chosen[place], node, layer)

@@ -42,6 +42,7 @@ __all__ = [
     "beta_of",
     "full_softmax_loss",
     "gbce_loss",
+    "prior_logit",
     "sampled_softmax_loss",
 ]
 
@@ -75,6 +76,18 @@ def gbce_loss(positive: Tensor, negative: Tensor, *, beta: float) -> Tensor:
     # -log sigma(s) = softplus(-s) and -log(1 - sigma(s)) = softplus(s); softplus(-inf) = 0.
     losses = beta * functional.softplus(-positive) + functional.softplus(negative).sum(dim=1)
     return losses.mean() / (negative.shape[1] + 1)
+
+
+def prior_logit(n_negatives: int, beta: float) -> float:
+    """Where a constant model is right: sigma(log(beta / M)) = beta / (beta + M).
+
+    Added to every logit of a binary loss. Without it the scores start at sigma = 1/2, and with many
+    negatives the quickest way down is one direction that all item vectors share: everything is
+    rejected, the items become alike, and what is left to learn is popularity. (The same start as
+    the classification head of Lin, Goyal, Girshick, He, Dollar, "Focal Loss for Dense Object
+    Detection", ICCV 2017, section 4.1; gSASRec has none and trains long enough to get away.)
+    """
+    return math.log(beta / n_negatives)
 
 
 def beta_of(n_negatives: int, n_items: int, t: float) -> float:

@@ -30,6 +30,7 @@ from ml_algorithms.sequence_models.losses import (
     beta_of,
     full_softmax_loss,
     gbce_loss,
+    prior_logit,
     sampled_softmax_loss,
 )
 from ml_algorithms.sequence_models.sequences import Windows
@@ -65,6 +66,10 @@ class TrainSettings(BaseModel):
     batch_size: int = Field(default=16, ge=1)
     max_epochs: int = Field(default=6, ge=1, description="the learning rate falls to 0 over them")
     patience: int = Field(default=4, ge=1, description="epochs without a better score")
+
+    def beta(self, n_items: int) -> float:
+        """Weight of the target in a binary loss; 1 for plain BCE."""
+        return beta_of(self.negatives, n_items, self.t if self.loss == "gbce" else 0.0)
 
 
 @dataclass(frozen=True)
@@ -186,8 +191,9 @@ def batch_loss(
     if settings.loss == "sampled_softmax":
         log_q = sampler.log_q[drawn].expand(*target.shape, -1)[real] if settings.log_q else None
         return sampled_softmax_loss(positive, negative, log_q)
-    t = settings.t if settings.loss == "gbce" else 0.0
-    return gbce_loss(positive, negative, beta=beta_of(settings.negatives, sampler.n_items, t))
+    beta = settings.beta(sampler.n_items)
+    prior = prior_logit(settings.negatives, beta)
+    return gbce_loss(positive + prior, negative + prior, beta=beta)
 
 
 class NegativeSampler:

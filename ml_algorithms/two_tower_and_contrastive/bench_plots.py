@@ -123,6 +123,7 @@ def hard_negatives(results: Results, names: Sequence[str]) -> Figure:
             axes, [labels.get(name, f"{float(name[5:] or 0):.0%} mined") if name not in labels
                    else labels[name] for name in names],
         )  # fmt: skip
+        axes.locator_params(axis="x", nbins=3)
     panels[0].set_xlabel("NDCG@10")
     panels[1].set_xlabel("Recall@100")
     panels[2].set_xlabel("popularity percentile")

@@ -45,7 +45,12 @@ def test_the_smoke_study_measures_every_part(tmp_path: Path) -> None:
         recall = results["losses"][f"losses/{name}/recall@100"]
         assert recall.low is not None
         assert 0 < recall.low <= recall.value <= 1
-    assert results["losses"]["losses/popularity/popularity@10"].value > 0.85
+    percentile = {
+        name: results["losses"][f"losses/{name}/popularity@10"].value
+        for name in (*LOSSES, "popularity", "ease", "ials")
+    }
+    assert max(percentile, key=lambda name: percentile[name]) == "popularity"
+    assert percentile["in_batch"] < percentile["in_batch_logq"]  # what the correction gives back
     assert "hard_negatives/mined0.5_unmasked/recall@10" in results["hard_negatives"]
     assert results["gradient_bias"]["gradient/in_batch/bias@64"].value > 0
     ours = results["distributed"]
