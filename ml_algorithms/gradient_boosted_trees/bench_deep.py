@@ -7,6 +7,7 @@ ranking task all three learn the grade itself (squared loss), and LambdaMART sta
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -46,8 +47,9 @@ MLP_SETTINGS = (
     MLPConfig(width=128, dropout=0.1),
     MLPConfig(width=256, dropout=0.3, learning_rate=1e-3, weight_decay=1e-2),
 )
-LINEAR_STRENGTHS = (0.1, 3.0, 100.0)
+LINEAR_STRENGTHS = (1.0, 10.0, 100.0)
 PATIENCE = 30
+MANY_ROWS = 2_000
 STYLE = {"trees": (BLUE, "o"), "mlp": (ORANGE, "s"), "linear": (GREY, "^"),
          "lambdamart": (GREEN, "D"), "item_mean": (BLACK, "x")}  # fmt: skip
 
@@ -99,11 +101,12 @@ def _models(
     linear = [
         fit_linear(pair, kind, task.categorical, strength=s, seed=seed) for s in LINEAR_STRENGTHS
     ]
+    # An epoch of few rows is few steps: give them more epochs, early stopping ends them.
+    epochs = config.mlp_epochs * (4 if len(train.target) < MANY_ROWS else 1)
     networks = [
-        fit_mlp(pair, held, kind, task.categorical,
-                _with_epochs(setting, config.mlp_epochs), seed=seed)[0]
+        fit_mlp(pair, held, kind, task.categorical, replace(setting, epochs=epochs), seed=seed)[0]
         for setting in MLP_SETTINGS
-    ]  # fmt: skip
+    ]
     pointwise = "logistic" if kind == "binary" else "squared"
     trees = [_trees(task, train, held_out, config, pointwise, s, seed) for s in TREE_SETTINGS]
     best = {
@@ -118,10 +121,6 @@ def _models(
         mean = x[:, task.names.index("item_mean")]
         best["item_mean"] = np.where(np.isnan(mean), np.nanmean(mean), mean)
     return best
-
-
-def _with_epochs(setting: MLPConfig, epochs: int) -> MLPConfig:
-    return MLPConfig(**{**vars(setting), "epochs": epochs})
 
 
 def _trees(

@@ -36,7 +36,7 @@ class MLPConfig:
     dropout: float = 0.1
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
-    batch: int = 512
+    batch: int = 512  # at most
     epochs: int = 40
     patience: int = 6
 
@@ -71,7 +71,7 @@ class Inputs:
         """Numbers and one indicator a category, f64[N, ...]: the linear model's input."""
         numbers, codes = self.transform(features)
         parts = [np.eye(size)[codes[:, c]] for c, size in enumerate(self.sizes)]
-        return np.hstack([numbers, *parts])
+        return np.hstack([numbers.astype(np.float64), *parts])  # normal equations need float64
 
 
 class TabularMLP(nn.Module):
@@ -129,10 +129,11 @@ def fit_mlp(
     optimiser = torch.optim.AdamW(
         net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
+    batch = min(config.batch, max(32, len(y) // 16))  # few rows still give 16 steps an epoch
     best, best_state, waited = float("inf"), net.state_dict(), 0
     for _ in range(config.epochs):
         net.train()
-        for rows in torch.randperm(len(y)).split(config.batch):
+        for rows in torch.randperm(len(y)).split(batch):
             optimiser.zero_grad()
             loss(net(x[rows], c[rows]), y[rows]).backward()
             optimiser.step()
@@ -187,7 +188,7 @@ def fit_linear(
     inputs = Inputs(train[0], categorical, seed)
     x = inputs.indicators(train[0])
     if kind == "binary":
-        classifier = LogisticRegression(C=1.0 / strength, max_iter=500).fit(x, train[1])
+        classifier = LogisticRegression(C=1.0 / strength, max_iter=500, tol=1e-3).fit(x, train[1])
         return lambda features: classifier.predict_proba(inputs.indicators(features))[:, 1]
     ridge = Ridge(alpha=strength).fit(x, train[1])
     return lambda features: ridge.predict(inputs.indicators(features))

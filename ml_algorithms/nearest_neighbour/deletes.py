@@ -9,7 +9,7 @@ A node cannot simply be taken out: others are reached through it. Four ways, in 
   for the dead. Dropping the dead *after* the search instead lets them take up places among the ef.
 - ``unlink``: links to dead nodes are cut. Memory comes back, and so many paths are gone that the
   recall of the living falls.
-- ``repair``: a node that loses neighbours fills the free places, with Algorithm 4, from the links of
+- ``repair``: a node that loses neighbours fills its free places, by Algorithm 4, from the links of
   those it lost (A. Singh et al., "FreshDiskANN: A Fast and Accurate Graph-Based ANN Index for
   Streaming Similarity Search", arXiv 2105.09613, section 4.2). A path a -> dead -> b becomes
   a -> b where b is worth a link. The links that live are not up for choice: choosing among all

@@ -39,12 +39,12 @@ class Config(BaseModel):
     # of the leaderboard on every data set but the first, with the first seed only
     second_variants: tuple[str, ...] = ("sasrec_sampled", "hstu_history")
     # losses
-    loss_epochs: int = 4
+    loss_epochs: int = 5
     negatives: tuple[int, ...] = (1, 16, 256)
     calibrations: tuple[float, ...] = (0.0, 0.5, 0.75, 1.0)
     # baselines, tuned on validation
     smoothings: tuple[float, ...] = (30.0, 300.0, 1000.0)
-    ease_regs: tuple[float, ...] = (100.0, 300.0, 1000.0)
+    ease_regs: tuple[float, ...] = (100.0, 300.0, 1000.0, 3000.0)
     half_lives: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0)
     ials_factors: tuple[int, ...] = (32, 64, 128)
     ials_weights: tuple[float, ...] = (0.1, 0.3)

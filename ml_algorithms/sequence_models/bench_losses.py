@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ml_algorithms.sequence_models.bench_config import Config, label, load
-from ml_algorithms.sequence_models.bench_models import train_network
+from ml_algorithms.sequence_models.bench_models import Entry, train_network
 from ml_algorithms.sequence_models.evaluation import (
     BATCH,
     Questions,
@@ -57,7 +57,10 @@ def losses(run: StudyRun[Config]) -> None:
             ranking = rank_all(entry.scorer, split.test)
             hits = first_is_target(ranking.items, split.test)
             confidence = confidence_of_first(
-                entry.scorer, split.test, ranking.items[:, 0], binary=settings["loss"] in BINARY
+                entry.scorer,
+                split.test,
+                ranking.items[:, 0],
+                offset=_offset(entry, data.log.n_items),
             )
             key = f"losses/{name}"
             results.add(f"{key}/ndcg@10", bootstrap_mean(ranking.ndcg), protocol=protocol)
@@ -86,11 +89,22 @@ def _variants(config: Config, n_items: int) -> dict[str, dict[str, object]]:
         name = f"gbce_m{SWEEP_NEGATIVES}_t{t:g}"
         if t > 0:  # t = 0 is BCE
             made[name] = {"loss": "gbce", "negatives": SWEEP_NEGATIVES, "t": t}
+    shared = {"loss": "sampled_softmax", "negatives": SWEEP_NEGATIVES, "shared": True}
+    made[f"sampled_m{SWEEP_NEGATIVES}_shared"] = shared
+    most = made[f"gbce_m{counts[-1]}_t0.75"]
+    made["gbce_cold"] = most | {"start_at_prior": False}
     popular = {"loss": "sampled_softmax", "negatives": min(LOGQ_NEGATIVES, n_items - 1)}
     popular |= {"sampler": "popularity"}
     made["popular_logq"] = popular | {"log_q": True}
     made["popular_raw"] = popular | {"log_q": False}
     return made
+
+
+def _offset(entry: Entry, n_items: int) -> float | None:
+    """What a binary loss adds to scores before sigma; None where the model is a softmax."""
+    if entry.settings is None or entry.settings.loss not in BINARY:
+        return None
+    return entry.settings.offset(n_items)
 
 
 def first_is_target(lists: np.ndarray, questions: Questions) -> np.ndarray:
@@ -99,16 +113,19 @@ def first_is_target(lists: np.ndarray, questions: Questions) -> np.ndarray:
 
 
 def confidence_of_first(
-    scorer: Scorer, questions: Questions, first: np.ndarray, *, binary: bool
+    scorer: Scorer, questions: Questions, first: np.ndarray, *, offset: float | None
 ) -> np.ndarray:
-    """The model's own probability of the first item of each list, f64[Q]."""
+    """The model's own probability of the first item of each list, f64[Q].
+
+    sigma(score + offset), or without an offset the softmax over the catalogue.
+    """
     out = np.zeros(len(questions))
     for begin in range(0, len(questions), BATCH):
         end = min(begin + BATCH, len(questions))
         scores = scorer(questions.histories.batch(begin, end)).astype(np.float64)
         top = scores[np.arange(end - begin), first[begin:end]]
-        if binary:
-            out[begin:end] = 1.0 / (1.0 + np.exp(-top))
+        if offset is not None:
+            out[begin:end] = 1.0 / (1.0 + np.exp(-top - offset))
         else:
             highest = scores.max(axis=1)
             total = np.exp(scores - highest[:, None]).sum(axis=1)
@@ -167,6 +184,8 @@ def _title(name: str) -> str:
     """A variant in words: gbce_m16_t0.75 is gBCE, M = 16, t = 0.75."""
     whole = {
         "full_softmax": "full softmax",
+        "sampled_m16_shared": "sampled softmax, M = 16, shared",
+        "gbce_cold": "gBCE, most negatives, cold start",
         "popular_logq": f"sampled softmax, popular {LOGQ_NEGATIVES}, logQ",
         "popular_raw": f"sampled softmax, popular {LOGQ_NEGATIVES}, raw",
     }

@@ -58,6 +58,7 @@ class Entry:
     seconds: float
     knobs: str
     report: TrainReport | None = None
+    settings: TrainSettings | None = None
 
 
 def train_network(
@@ -86,7 +87,7 @@ def train_network(
     windows = windows or training_windows(split.train, config.length)
     report = fit(model, windows, train, lambda: _ndcg(scorer, split), seed=seed)
     knobs = f"best of {report.epochs} epochs: {report.best_epoch}"
-    return Entry(scorer, report.seconds, knobs, report)
+    return Entry(scorer, report.seconds, knobs, report, train)
 
 
 def tuned_baselines(

@@ -3,12 +3,14 @@
 In: ``Windows`` and a model with ``forward(items, times) -> states`` and ``catalogue()``. Out: the
 model with the weights of its best epoch, and a ``TrainReport``.
 
-Every position of every window is a target (Kang and McAuley 2018, section III.E). Negatives: with
-M = 1 each position draws its own, as SASRec does; with more, one set of M is drawn for a sequence
-and shared by its positions. gSASRec draws M for each position; sharing has the same expectation, a
-higher variance, and costs a [B, M, D] gather where the other costs [B, L, M, D]. A drawn item that
-is the position's target is taken out; other items of the user are not, as in gSASRec (the original
-SASRec excludes them).
+Every position of every window is a target (Kang and McAuley 2018, section III.E). Negatives: up to
+``OWN_NEGATIVES`` each position draws its own, as SASRec and gSASRec do; more are drawn once for a
+sequence and shared by its positions. Sharing has the same expectation and costs a [B, M, D] gather
+where the other costs [B, L, M, D], but L positions that all push the same few items away make a
+noisier step, so it is for large M only. A drawn item that is the position's target is taken out;
+other items of the user are not, as in gSASRec (the original SASRec excludes them).
+
+Binary losses start at the prior (``losses.prior_logit``), which the papers do not.
 
 Legend: B batch, L positions, M negatives, D width, I items.
 """
@@ -35,6 +37,7 @@ from ml_algorithms.sequence_models.losses import (
 )
 from ml_algorithms.sequence_models.sequences import Windows
 
+OWN_NEGATIVES = 16
 Loss = Literal["full_softmax", "sampled_softmax", "gbce", "bce"]
 
 
@@ -60,16 +63,24 @@ class TrainSettings(BaseModel):
     loss: Loss = "full_softmax"
     negatives: int = Field(default=128, ge=1)
     t: float = Field(default=0.75, ge=0.0, le=1.0, description="gBCE's calibration")
+    shared: bool | None = Field(
+        default=None, description="one set of negatives a sequence; None: above OWN_NEGATIVES"
+    )
+    start_at_prior: bool = Field(default=True, description="of the binary losses")
     sampler: Literal["uniform", "popularity"] = "uniform"
     log_q: bool = True
     learning_rate: float = Field(default=5e-3, gt=0, description="the highest")
     batch_size: int = Field(default=16, ge=1)
-    max_epochs: int = Field(default=6, ge=1, description="the learning rate falls to 0 over them")
-    patience: int = Field(default=4, ge=1, description="epochs without a better score")
+    max_epochs: int = Field(default=10, ge=1, description="the learning rate falls to 0 over them")
+    patience: int = Field(default=6, ge=1, description="epochs without a better score")
 
     def beta(self, n_items: int) -> float:
         """Weight of the target in a binary loss; 1 for plain BCE."""
         return beta_of(self.negatives, n_items, self.t if self.loss == "gbce" else 0.0)
+
+    def offset(self, n_items: int) -> float:
+        """What is added to a score before a binary loss, hence before sigma."""
+        return prior_logit(self.negatives, self.beta(n_items)) if self.start_at_prior else 0.0
 
 
 @dataclass(frozen=True)
@@ -182,18 +193,16 @@ def batch_loss(
     drawn = sampler.draw(target)  # [B, L or 1, M]
     embedding: nn.Embedding = model.item_embedding  # type: ignore[assignment]
     positive = (states * embedding(target)).sum(dim=-1)[real]
-    negative = (
-        (embedding(drawn) @ states[..., None]).squeeze(-1)
-        if drawn.shape[1] > 1
-        else (states @ embedding(drawn[:, 0]).transpose(1, 2))
-    )  # [B, L, M]
+    if sampler.shared:
+        negative = states @ embedding(drawn[:, 0]).transpose(1, 2)  # [B, L, M]
+    else:
+        negative = (embedding(drawn) @ states[..., None]).squeeze(-1)
     negative = negative.masked_fill(drawn == target[..., None], float("-inf"))[real]
     if settings.loss == "sampled_softmax":
         log_q = sampler.log_q[drawn].expand(*target.shape, -1)[real] if settings.log_q else None
         return sampled_softmax_loss(positive, negative, log_q)
-    beta = settings.beta(sampler.n_items)
-    prior = prior_logit(settings.negatives, beta)
-    return gbce_loss(positive + prior, negative + prior, beta=beta)
+    offset = settings.offset(sampler.n_items)
+    return gbce_loss(positive + offset, negative + offset, beta=settings.beta(sampler.n_items))
 
 
 class NegativeSampler:
@@ -207,6 +216,8 @@ class NegativeSampler:
 
     def __init__(self, windows: Windows, settings: TrainSettings, seed: int) -> None:
         self.n_items, self.n_negatives = windows.n_items, settings.negatives
+        shared = settings.shared
+        self.shared = self.n_negatives > OWN_NEGATIVES if shared is None else shared
         self.rng = np.random.default_rng(seed)
         weights = np.ones(windows.n_items)
         if settings.sampler == "popularity":
@@ -217,8 +228,8 @@ class NegativeSampler:
         self.log_q = torch.from_numpy(np.log(weights / weights.sum()).astype(np.float32))
 
     def draw(self, target: Tensor) -> Tensor:
-        """Items i64[B, L, 1] for M = 1, else i64[B, 1, M] shared by the sequence's positions."""
+        """Items i64[B, L, M], or i64[B, 1, M] where the sequence's positions share them."""
         batch, length = target.shape
-        shape = (batch, length, 1) if self.n_negatives == 1 else (batch, 1, self.n_negatives)
-        drawn = np.searchsorted(self.cumulative, self.rng.random(shape), side="right")
+        draws = self.rng.random((batch, 1 if self.shared else length, self.n_negatives))
+        drawn = np.searchsorted(self.cumulative, draws, side="right")
         return torch.from_numpy(np.minimum(drawn, self.n_items - 1))

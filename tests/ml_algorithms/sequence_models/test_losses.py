@@ -10,6 +10,7 @@ from ml_algorithms.sequence_models.losses import (
     beta_of,
     full_softmax_loss,
     gbce_loss,
+    prior_logit,
     sampled_softmax_loss,
 )
 from ml_algorithms.two_tower_and_contrastive import loss as two_tower
@@ -70,6 +71,16 @@ def test_parity_with_the_two_tower_loss_where_negatives_are_shared() -> None:
 @pytest.mark.parametrize(("t", "expected"), [(0.0, 1.0), (1.0, 0.1), (0.5, 0.55), (0.75, 0.325)])
 def test_beta_by_hand(t: float, expected: float) -> None:
     assert beta_of(10, 101, t) == pytest.approx(expected)  # alpha = 0.1
+
+
+@pytest.mark.parametrize(("negatives", "beta"), [(1, 1.0), (16, 1.0), (256, 0.3)])
+def test_the_prior_is_the_best_constant_score(negatives: int, beta: float) -> None:
+    prior = prior_logit(negatives, beta)
+    assert 1 / (1 + math.exp(-prior)) == pytest.approx(beta / (beta + negatives))
+    score = torch.tensor(prior, dtype=torch.float64, requires_grad=True)
+    gbce_loss(score.expand(1), score.expand(1, negatives), beta=beta).backward()
+    assert score.grad is not None
+    assert abs(score.grad.item()) < 1e-12
 
 
 @pytest.mark.parametrize(("negatives", "t"), [(10, -0.1), (10, 1.1), (0, 0.5), (101, 0.5)])
