@@ -37,7 +37,7 @@ class Config(BaseModel):
     dimension: int = 8
     bend: float = 0.7
     tuning_runs: int = 6
-    tuning_horizon: int = 1_000
+    tuning_horizon: int = 3_000
     # Films.
     films: int = 10
     film_runs: int = 100

@@ -43,9 +43,9 @@ FAMILIES: dict[str, tuple[Family, tuple[float, ...]]] = {
         lambda r, k, d, e: EpsilonGreedyLinear(r, k, d, epsilon=e),
         (0.0, 0.01, 0.05, 0.1),
     ),
-    "linucb": (lambda r, k, d, a: LinUCB(r, k, d, alpha=a), (0.1, 0.3, 1.0)),
-    "linear_thompson": (lambda r, k, d, s: LinearThompson(r, k, d, scale=s), (0.1, 0.3, 1.0)),
-    "neural_linear": (_neural, (0.1, 0.3)),
+    "linucb": (lambda r, k, d, a: LinUCB(r, k, d, alpha=a), (0.03, 0.1, 0.3, 1.0, 3.0)),
+    "linear_thompson": (lambda r, k, d, s: LinearThompson(r, k, d, scale=s), (0.03, 0.1, 0.3, 1.0)),
+    "neural_linear": (_neural, (0.03, 0.1, 0.3, 1.0)),
 }
 LOOKS = {
     "random": ("random", PINK, "-"),

@@ -123,16 +123,16 @@ def grid(**knobs: Sequence[Any]) -> list[Settings]:
 
 GRIDS: dict[str, list[Settings]] = {
     "popularity": [{}],
-    "item_knn": grid(neighbours=(50, 100, 200), shrink=(1.0, 10.0, 50.0, 200.0)),
+    "item_knn": grid(neighbours=(50, 100, 200), shrink=(1.0, 10.0, 50.0, 200.0, 500.0)),
     "rp3beta": grid(alpha=(0.4, 0.6, 0.8, 1.0), beta=(0.4, 0.6, 0.8)),
     "pure_svd": grid(factors=(4, 8, 12, 16, 20, 24, 32, 48, 64)),
-    "ials": grid(factors=(24, 48), unobserved_weight=(0.25, 0.5, 1.0), reg=(0.006, 0.012, 0.024)),
+    "ials": grid(factors=(24, 48, 64), unobserved_weight=(0.25, 0.5, 1.0), reg=(0.006, 0.012, 0.024)),
     "ials_implicit": grid(
-        factors=(24, 48), alpha=(5.0, 10.0, 20.0), regularization=(30.0, 60.0, 120.0),
+        factors=(24, 48, 64), alpha=(5.0, 10.0, 20.0), regularization=(30.0, 60.0, 120.0),
         use_cg=(False,),
     ),
     "bpr": grid(
-        factors=(32, 64), learning_rate=(0.005, 0.01), reg=(0.01, 0.02, 0.04), epochs=(200,)
+        factors=(64, 128), learning_rate=(0.005, 0.01, 0.02), reg=(0.01, 0.02, 0.04), epochs=(200,)
     ),
     "bpr_implicit": grid(
         factors=(32,), learning_rate=(0.001, 0.005, 0.02),

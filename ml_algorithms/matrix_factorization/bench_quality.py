@@ -94,8 +94,8 @@ RATERS: dict[str, Callable[..., np.ndarray]] = {
 RATING_GRIDS: dict[str, list[Settings]] = {
     "biases": grid(damping=(1.0, 2.0, 3.0, 5.0, 8.0, 12.0)),
     "als_raw": grid(factors=(4, 8, 16), reg=(0.05, 0.1, 0.15, 0.2)),
-    "als_residual": grid(factors=(8, 16, 32), reg=(0.1, 0.15, 0.2, 0.3)),
-    "funk_svd": grid(factors=(16, 48), reg=(0.1, 0.14, 0.18), epochs=(30, 60)),
+    "als_residual": grid(factors=(16, 32, 64), reg=(0.1, 0.15, 0.2, 0.3)),
+    "funk_svd": grid(factors=(48, 96), reg=(0.1, 0.14, 0.18), epochs=(60, 100)),
 }
 SMALL_RATING_GRIDS: dict[str, list[Settings]] = {
     "biases": grid(damping=(3.0,)),

@@ -6,11 +6,11 @@ H [I, D], item biases b [I]; scores are W H' + b.
 Rendle, Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized Ranking from Implicit
 Feedback", UAI 2009. Maximise, over triples (u, i taken, j not taken),
 
-    sum log sigmoid(x_ui - x_uj) - reg * |parameters|^2,        x_ui = w_u h_i + b_i
+    sum log sigmoid(x_ui - x_uj) - reg / 2 * |parameters of the triple|^2,    x_ui = w_u h_i + b_i
 
 by stochastic gradient ascent (LearnBPR, figure 4 there). With one j drawn uniformly for each i it
-is an estimate of the AUC: an error at rank 1,000 costs as much as one at rank 10. That is BPR's
-weakness on top-k metrics, and the reason why the sampler matters more than the model.
+is a smooth stand-in for the AUC: an error at rank 1,000 costs as much as one at rank 10. That is
+BPR's weakness on top-k metrics, and the reason why the sampler matters more than the model.
 
 Departures: an epoch visits every interaction once in random order, not with replacement; one
 ``reg`` for all parameters instead of three; the bias is part of the model.

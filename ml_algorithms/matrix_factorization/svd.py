@@ -6,8 +6,8 @@ error over *all* its cells, the empty ones read as zeros (Eckart and Young's the
 Halko, Martinsson, Tropp, "Finding Structure with Randomness: Probabilistic Algorithms for
 Constructing Approximate Matrix Decompositions", SIAM Review 2011, algorithms 4.4 and 5.1: find
 an orthonormal basis Q of the range by multiplying the matrix with a few random vectors, then
-decompose the small matrix Q'X. Each power iteration multiplies the ratio of wanted to unwanted
-singular values, so a slowly falling spectrum needs more of them.
+decompose the small matrix Q'X. Each power iteration raises the ratio of wanted to unwanted
+singular values by two more powers; a slowly falling spectrum needs more of them.
 
 PureSVD is Cremonesi, Koren, Turrin, "Performance of Recommender Algorithms on Top-N
 Recommendation Tasks", RecSys 2010, section 3.3: a user's scores are ``x V V'``, the history

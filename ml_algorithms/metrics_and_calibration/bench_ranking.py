@@ -315,8 +315,9 @@ def _within_users(run: StudyRun[Config], data: Dataset) -> None:
     labels, users = task.test.labels, task.test.users
     model = fit_model("logistic", task.train, run.config, run.seed)
     # Columns 0 and 2 of the features are the past like rates of the user and of the film. Most
-    # users of the test window are new; their own later rows stand in for a good user feature.
-    own_rate = _other_rows_rate(labels, users)
+    # users of the test window are new; their own rows of this window, labels included, stand in
+    # for a good user feature.
+    own_rate = _own_rate(labels, users)
     scorers = {
         "model": model(task.test.features),
         "user_only": own_rate,
@@ -334,8 +335,11 @@ def _within_users(run: StudyRun[Config], data: Dataset) -> None:
         run.written.add(f"users/{name}/gauc", gauc(labels, scores, users), protocol=protocol)
 
 
-def _other_rows_rate(labels: np.ndarray, users: np.ndarray) -> np.ndarray:
-    """Each user's share of likes in these rows: a number that orders none of a user's rows."""
+def _own_rate(labels: np.ndarray, users: np.ndarray) -> np.ndarray:
+    """Each user's share of likes in these rows, each row itself included. f[N].
+
+    It knows the answer on purpose: a number that orders none of a user's rows.
+    """
     _, user_of = np.unique(users, return_inverse=True)
     rate = np.bincount(user_of, weights=labels) / np.bincount(user_of)
     return np.asarray(rate[user_of])

@@ -99,18 +99,19 @@ def run_filtered(run: StudyRun[Config]) -> None:
             recall[RELATIONS[relation]] = _lines(table, lambda one: float(one.recall.mean()))
             speed[RELATIONS[relation]] = _lines(table, lambda one: one.qps)
     note = _about_filters(config, problem)
-    shared = {"x_label": "share of vectors allowed", "note": note}
+    x_label = "share of vectors allowed"
     run.picture(
         "recall",
         panels_picture(
-            "Filtered search: recall", recall, y_label="recall@10", log_x=True, **shared
+            "Filtered search: recall", recall, x_label=x_label, y_label="recall@10", note=note,
+            log_x=True,
         ),
-    )
+    )  # fmt: skip
     run.picture(
         "qps",
         panels_picture(
-            "Filtered search: speed", speed, y_label="queries per second", log_x=True, log_y=True,
-            **shared,
+            "Filtered search: speed", speed, x_label=x_label, y_label="queries per second",
+            note=note, log_x=True, log_y=True,
         ),
     )  # fmt: skip
 
@@ -281,7 +282,6 @@ def run_deletes(run: StudyRun[Config]) -> None:
                 recall[way][share], speed[way][share] = float(shares.mean()), qps
             step(1)
     note = _about_deletes(config, problem)
-    shared = {"x_label": "share of vectors deleted", "note": note}
     for name, title, table, y_label in (
         ("recall", "Recall of the living after deletes", recall, "recall@10"),
         ("qps", "Speed after deletes", speed, "queries per second"),
@@ -289,7 +289,10 @@ def run_deletes(run: StudyRun[Config]) -> None:
         lines = [
             Line(label, list(table[way]), list(table[way].values())) for way, label in WAYS.items()
         ]
-        figure = panels_picture(title, {"": lines}, y_label=y_label, log_y=name == "qps", **shared)
+        figure = panels_picture(
+            title, {"": lines}, x_label="share of vectors deleted", y_label=y_label, note=note,
+            log_y=name == "qps",
+        )  # fmt: skip
         run.picture(name, figure)
 
 

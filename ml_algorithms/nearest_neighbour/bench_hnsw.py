@@ -52,7 +52,7 @@ def run_parity(run: StudyRun[Config]) -> None:
 def _pair(config: Config, problem: Problem, results: Results) -> dict[str, Built]:
     """Ours and FAISS, with their build times recorded."""
     knobs = config.graph
-    built = {}
+    built: dict[str, Built] = {}
     for name in ("ours", "faiss"):
         begin = time.perf_counter()
         if name == "ours":

@@ -57,8 +57,10 @@ from ml_algorithms.nearest_neighbour.index import (
     empty_result,
 )
 
-ADMIT, INSIDE, TWO_HOP = 0, 1, 2
 Rule = Literal[0, 1, 2]
+ADMIT: Rule = 0
+INSIDE: Rule = 1
+TWO_HOP: Rule = 2
 Allowed = npt.NDArray[np.bool_]
 
 

@@ -53,7 +53,7 @@ class Config(BaseModel):
     workers: int = Field(default=2, ge=1)
     recipe: Recipe = Recipe(epochs=3, learning_rate=0.01)
     """What all trainings share."""
-    tuned_temperatures: tuple[float, ...] = (0.05, 0.1, 0.2)
+    tuned_temperatures: tuple[float, ...] = (0.03, 0.07, 0.15, 0.3, 0.6)
     swept_temperatures: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
     swept_negatives: tuple[int, ...] = (4, 32, 256, 1024)
     swept_batches: tuple[int, ...] = (128, 512, 2048)

@@ -12,7 +12,7 @@ from ml_algorithms.metrics_and_calibration.averaging import (
     macro_values,
     user_aucs,
 )
-from ml_algorithms.metrics_and_calibration.bench_config import Config, Ranking
+from ml_algorithms.metrics_and_calibration.bench_config import Ranking
 from ml_algorithms.metrics_and_calibration.bench_ranking import ranks_of_relevant
 from ml_algorithms.metrics_and_calibration.like_task import build_like_task
 from ml_algorithms.metrics_and_calibration.sampled import expected_ndcg, expected_recall
@@ -142,4 +142,3 @@ def test_the_like_task_is_cut_by_time_and_its_counters_are_older() -> None:
     assert task.train.features[0, 2] == pytest.approx(rate)
     assert task.train.features[0, 3] == pytest.approx(math.log1p(len(mine)))
     np.testing.assert_array_equal(task.test.users, rows["user_id"].to_numpy()[-225:])
-    assert Config().dataset == "movielens-100k"

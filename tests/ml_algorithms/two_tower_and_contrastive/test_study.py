@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ml_algorithms.two_tower_and_contrastive import bench_data, lesson
-from ml_algorithms.two_tower_and_contrastive.bench import LOSSES, SMOKE, STUDY
+from ml_algorithms.two_tower_and_contrastive.bench import LOSSES, STUDY
 from ml_algorithms.two_tower_and_contrastive.bench_data import (
     baselines,
     evaluate,
@@ -162,4 +162,3 @@ def test_lesson_rows_and_figures_say_what_the_page_says() -> None:
     assert rows["in_batch_logq"][0] < rows["in_batch"][0]
     sizes = lesson.table_bytes(10_000, 1_000, 64, 2)
     assert sizes["sharded"] < sizes["replicated"] == pytest.approx(10_000 * 64 * 4 / 1e6)
-    assert SMOKE.dataset == "synthetic"
