@@ -26,7 +26,7 @@ The loss does not split over parts, since (u.r)^2 mixes them (section 4 of the p
 K D unknowns limit this to small codebooks; K = 16 (4 bits), two dimensions a part, is what ScaNN
 uses too, since 16 table entries fit into one register.
 
-Departure: T is one number for vectors of all lengths, as in the paper; eta is kept at 1 or more.
+T is one number for vectors of all lengths, as in the paper. Departure: eta is kept at 1 or more.
 
 Legend: N vectors, D dimensions, M parts, K centroids a part, Ds = D / M.
 """

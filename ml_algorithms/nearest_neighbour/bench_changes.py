@@ -75,9 +75,7 @@ def run_filtered(run: StudyRun[Config]) -> None:
     """The part."""
     config = run.config
     whole = vector_problem(run, "glove-50")
-    results = run.results(
-        dataset_name=whole.name, dataset_sha256=whole.sha256, synthetic=whole.synthetic
-    )
+    results = run.results_of(whole)
     problem = whole.part(config.filter_base, config.filter_queries, seed=run.seed)
     warm_up(problem.metric)
     recall: dict[str, list[Line]] = {}
@@ -261,9 +259,7 @@ def run_deletes(run: StudyRun[Config]) -> None:
     """The part."""
     config = run.config
     whole = vector_problem(run, "glove-50")
-    results = run.results(
-        dataset_name=whole.name, dataset_sha256=whole.sha256, synthetic=whole.synthetic
-    )
+    results = run.results_of(whole)
     problem = whole.part(config.delete_base, config.delete_queries, seed=run.seed)
     warm_up(problem.metric)
     recall: dict[str, dict[float, float]] = {way: {} for way in WAYS}

@@ -61,9 +61,7 @@ def run_quantisation(run: StudyRun[Config]) -> None:
     """Both comparisons."""
     config = run.config.quantisation
     glove = vector_problem(run, "glove-50")
-    results = run.results(
-        dataset_name=glove.name, dataset_sha256=glove.sha256, synthetic=glove.synthetic
-    )
+    results = run.results_of(glove)
     glove = _part(glove, config.base, config.queries)
     pictures = _part(vector_problem(run, "fashion-mnist-784"), config.base, config.queries)
     items = movielens_problem(run)

@@ -39,7 +39,7 @@ LEAST_QUERIES = 100
 PASSES = 3
 TARGETS = (0.90, 0.95, 0.99)
 PROTOCOL = (
-    "one query at a time from Python, one thread, "
+    "all queries one at a time from Python, one thread, "
     f"{WARM_UP_QUERIES} queries of warm-up, qps = queries / seconds, the median of up to "
     f"{PASSES} passes"
 )
@@ -122,14 +122,12 @@ def run_movielens(run: StudyRun[Config]) -> None:
 
 
 def _compare(run: StudyRun[Config], problem: Problem, stage: str, knobs: IndexConfig) -> None:
-    results = run.results(
-        dataset_name=problem.name, dataset_sha256=problem.sha256, synthetic=problem.synthetic
-    )
+    results = run.results_of(problem)
     curves = []
     field = contenders(problem, knobs)
     with threadpool_limits(1), run.progress.stage(f"{stage}: indexes", len(field)) as step:
         for contender in field:
-            curves.append(_curve(run.config, problem, stage, contender, results))
+            curves.append(_curve(run.config, problem, stage, contender, results, knobs.refine))
             step(1)
     note = f"{problem.describe()}. {PROTOCOL}."
     run.picture("recall_qps", recall_picture(curves, note))
@@ -137,14 +135,19 @@ def _compare(run: StudyRun[Config], problem: Problem, stage: str, knobs: IndexCo
 
 
 def _curve(
-    config: Config, problem: Problem, stage: str, contender: Contender, results: Results
+    config: Config,
+    problem: Problem,
+    stage: str,
+    contender: Contender,
+    results: Results,
+    refine: int,
 ) -> Curve:
     """Builds one contender, sweeps its knob, records all."""
     begin = time.perf_counter()
     built = contender.build()
     build_s = built.build_s or time.perf_counter() - begin
     points = {
-        value: measure(built, value, problem, config.seconds_per_point)
+        value: measure(built, value, problem, config.seconds_per_point, least=len(problem.queries))
         for value in contender.values
     }
     key = f"{stage}/{contender.name}"
@@ -159,9 +162,8 @@ def _curve(
             bootstrap_mean(point.recall),
             protocol=f"{about}; found = no farther than the exact k-th; queries resampled",
         )
-        results.add(
-            f"{setting}/qps", point.qps, n=len(point.recall), protocol=f"{about}; {PROTOCOL}"
-        )
+        how = f"{about}; {PROTOCOL}; re-ranking, where there is any, of {refine * problem.k}"
+        results.add(f"{setting}/qps", point.qps, n=len(point.recall), protocol=how)
     curve = Curve(
         contender.label,
         contender.colour,

@@ -125,7 +125,8 @@ class IVFIndex:
 
         Args:
             vectors: f32[N, D].
-            metric: Also decides which list is nearest, as in FAISS.
+            metric: Also decides which list is nearest, as in FAISS. The centroids are plain means
+                for both; FAISS scales them to length 1 for "ip".
             lists: C; 4 sqrt(N) when None.
             probes: Lists scanned per query.
             iterations: Of k-means.

@@ -72,6 +72,18 @@ def unknown_users(user_ids: np.ndarray) -> pd.DataFrame:
     return table.astype(USER_DTYPES)
 
 
+def genre_flags(dataset: Dataset) -> tuple[tuple[str, ...], np.ndarray]:
+    """The genres by name, in alphabetical order, and which of them each item has: 0/1, i64[I, G].
+
+    Rows stand in the order of the catalogue, so row i is ``item_idx`` i of an ``InteractionLog``;
+    an item without a genre is a row of zeros.
+    """
+    lists = [text.split("|") if text else [] for text in dataset.items["genres"]]
+    names = tuple(sorted({name for one in lists for name in one}))
+    flags = np.array([[name in one for name in names] for one in lists], dtype=np.int64)
+    return names, flags.reshape(len(lists), len(names))
+
+
 def canonical_tables(
     interactions: pd.DataFrame, items: pd.DataFrame, users: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

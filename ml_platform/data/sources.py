@@ -109,7 +109,7 @@ def obtain(name: str, spec: RawSpec, folder: Path) -> RawFiles:
             f"{name} is not available here. Asked, in this order:\n{listing}\n"
             f"Connect to the network, or set MLSD_DATA_MIRROR to a folder that holds "
             f"{spec.folder}/ with {', '.join(spec.files)}{or_archive}, "
-            f"or run with --dataset synthetic."
+            f"or run with --dataset synthetic (a study of ml_algorithms: --config smoke)."
         )
     record = json.loads((folder / "raw" / _RECORD).read_text())
     paths = {file: folder / "raw" / file for file in spec.files}
@@ -216,13 +216,15 @@ def _from_owner(spec: RawSpec, folder: Path, filled: Path) -> str:
 
 def _single_files(spec: RawSpec, folder: Path, filled: Path) -> str:
     """Downloads each file by itself; what has come stays for the next try."""
+    fetched: dict[str, Path] = {}
     for file, checksums in spec.files.items():
         url = f"{spec.files_url}/{file}"
         try:
-            fetched = download(url, folder / file, checksums[:1])
+            fetched[file] = download(url, folder / file, checksums[:1])
         except OSError as error:
             raise ConnectionError(f"{url}: {error}") from error
-        os.replace(fetched, filled / file)
+    for file, path in fetched.items():  # all are here: what fails above leaves the others in place
+        os.replace(path, filled / file)
     return spec.files_url
 
 

@@ -16,6 +16,19 @@ import numpy as np
 CELLS_PER_BLOCK = 1 << 22
 
 
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Vectors along the last axis, scaled to length 1; a zero vector stays zero. f64[..., D].
+
+    Raises:
+        ValueError: If a value is not finite.
+    """
+    rows = np.asarray(vectors, dtype=np.float64)
+    if not np.isfinite(rows).all():
+        raise ValueError("vectors hold values that are not finite")
+    length = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+
+
 def intra_list_distance(vectors: np.ndarray, lists: np.ndarray) -> np.ndarray:
     """ILD = mean over the pairs of a list of (1 - cosine). f64[Q].
 
@@ -36,7 +49,7 @@ def intra_list_distance(vectors: np.ndarray, lists: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: If a list has fewer than two items, or an index lies outside the vectors.
     """
-    unit, size = _unit_rows(vectors), _sizes(lists, len(vectors), at_least=2)
+    unit, size = unit_rows(vectors), _sizes(lists, len(vectors), at_least=2)
     cosines = np.empty(len(lists))
     for block, gathered in _gathered(unit, lists, lists.shape[1] * vectors.shape[1]):
         total = np.square(gathered.sum(axis=1)).sum(axis=1)
@@ -56,7 +69,7 @@ def min_pairwise_distance(vectors: np.ndarray, lists: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: As `intra_list_distance`.
     """
-    unit = _unit_rows(vectors)
+    unit = unit_rows(vectors)
     _sizes(lists, len(vectors), at_least=2)
     width = lists.shape[1]
     not_a_pair = np.tri(width, dtype=bool)  # itself, and each pair's second mention
@@ -148,15 +161,6 @@ def category_entropy(lists: np.ndarray, categories: np.ndarray) -> np.ndarray:
         p = np.divide(weight, mass, out=np.zeros_like(weight), where=mass > 0)
         entropy[block] = -(p * np.log2(p, out=np.zeros_like(p), where=p > 0)).sum(axis=1)
     return entropy + 0.0  # -0.0 reads badly in a table
-
-
-def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1; zero rows stay zero. f64[I, D]."""
-    rows = np.asarray(vectors, dtype=np.float64)
-    if not np.isfinite(rows).all():
-        raise ValueError("vectors hold values that are not finite")
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
 
 
 def _sizes(lists: np.ndarray, n_items: int, *, at_least: int) -> np.ndarray:

@@ -18,7 +18,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from matplotlib.figure import Figure
 from pydantic import BaseModel
@@ -34,6 +34,22 @@ Config = TypeVar("Config", bound=BaseModel)
 
 class MissingInputError(RuntimeError):
     """A part lacks what it needs (a data set, a library); the message says what to do."""
+
+
+class Label(Protocol):
+    """Whatever says which data it is: a ``Dataset``, or a task or problem made of one."""
+
+    @property
+    def name(self) -> str:
+        """As in the registry, or in words."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the content."""
+
+    @property
+    def synthetic(self) -> bool:
+        """Generated: its quality numbers prove nothing."""
 
 
 @dataclass
@@ -76,6 +92,12 @@ class StudyRun(Generic[Config]):
         )
         return self.written
 
+    def results_of(self, data: Label) -> Results:
+        """``results``, for data that carry their own name and checksum."""
+        return self.results(
+            dataset_name=data.name, dataset_sha256=data.sha256, synthetic=data.synthetic
+        )
+
     def picture(self, name: str, figure: Figure) -> None:
         """Keeps a figure for ``plots/<part>_<name>.png``."""
         self.figures[name] = figure
@@ -105,9 +127,11 @@ class Study(Generic[Config]):
     sizes: Mapping[str, Config]
     parts: Sequence[Part[Config]]
 
-    def out(self, size: str) -> Path:
-        """Where a run of this size writes unless told otherwise."""
-        return self.folder / "results" if size == FULL else self.folder / "artifacts" / size
+    def out(self, size: str, seed: int = 0) -> Path:
+        """Where a run writes unless told otherwise; pages quote the full size with seed 0."""
+        if size == FULL and seed == 0:
+            return self.folder / "results"
+        return self.folder / "artifacts" / (size if seed == 0 else f"{size}-seed{seed}")
 
     def run(
         self, part: Part[Config], size: str, out: Path, *, seed: int = 0, progress: Progress
@@ -142,7 +166,7 @@ class Study(Generic[Config]):
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--out", type=Path, help="folder instead of results/ or artifacts/")
         options = parser.parse_args(arguments)
-        out = options.out or self.out(options.config)
+        out = options.out or self.out(options.config, options.seed)
         console = RichConsole()
         chosen = [part for part in self.parts if not options.only or part.name in options.only]
         missing = []
@@ -156,7 +180,8 @@ class Study(Generic[Config]):
                 missing.append(part.name)
                 console.print(f"  [red]not measured[/red]: {error}", highlight=False)
                 continue
-            note = "" if options.config == FULL else f" (size {options.config}: not for quoting)"
+            quoted = out == self.out(FULL)
+            note = "" if quoted else f" (size {options.config}, seed {options.seed}: not quoted)"
             seconds = results.run.seconds
             console.print(
                 f"  {len(results)} figures in {seconds:.0f} s: {out / part.name}.json{note}",

@@ -281,3 +281,4 @@ def test_an_owner_of_single_files_is_asked_for_each(tmp_path: Path, file_server:
     del file_server.files["raw/b.txt"]
     with pytest.raises(DatasetUnavailableError, match=r"owner: failed, .*raw/b\.txt"):
         get(spec, tmp_path / "other")
+    assert (tmp_path / "other" / "a.txt").read_bytes() == CONTENT["a.txt"]  # for the next try

@@ -47,19 +47,27 @@ def study(tmp_path: Path) -> Study[Config]:
 
 
 def test_a_full_run_writes_beside_the_algorithm(study: Study[Config]) -> None:
-    assert study.main(["--only", "line", "--seed", "3"]) == 0
+    assert study.main(["--only", "line"]) == 0
     results = Results.read(study.folder / "results" / "line.json")
-    assert results["stage/variant/n"].value == 8
-    assert (results.run.system, results.run.seed, results.run.config) == ("toy", 3, {"n": 5})
+    assert results["stage/variant/n"].value == 5
+    assert (results.run.system, results.run.seed, results.run.config) == ("toy", 0, {"n": 5})
     picture = study.folder / "results" / "plots" / "line_line.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_seed_leaves_results_alone(study: Study[Config], capsys) -> None:
+    assert study.main(["--only", "line", "--seed", "3"]) == 0
+    assert not (study.folder / "results").exists()
+    results = Results.read(study.folder / "artifacts" / "default-seed3" / "line.json")
+    assert (results["stage/variant/n"].value, results.run.seed) == (8, 3)
+    assert "not quoted" in capsys.readouterr().out
 
 
 def test_a_small_run_leaves_results_alone(study: Study[Config], capsys) -> None:
     assert study.main(["--config", "smoke", "--only", "line"]) == 0
     assert not (study.folder / "results").exists()
     assert Results.read(study.folder / "artifacts/smoke/line.json")["stage/variant/n"].value == 2
-    assert "not for quoting" in capsys.readouterr().out
+    assert "not quoted" in capsys.readouterr().out
 
 
 def test_a_part_without_its_data_is_named_and_the_others_run(
