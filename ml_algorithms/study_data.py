@@ -11,9 +11,11 @@ Legend: Q queries, H history rows of all queries together, R relevant items of a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from ml_platform.data.splits import next_event_queries, temporal_windows
 from ml_platform.evaluation.study import MissingInputError
 
 SYNTHETIC = "synthetic"
+Loaded = TypeVar("Loaded")
 
 
 @contextmanager
@@ -54,6 +57,20 @@ def study_dataset(name: str, *, small: SyntheticConfig | None = None) -> Dataset
     """
     with or_missing_input():
         return load_dataset(name, synthetic=small if name == SYNTHETIC else None)
+
+
+def for_notebook(load: Callable[[str], Loaded], name: str = "movielens-100k") -> Loaded:
+    """What ``load`` makes of a data set, or of generated data where no source has it.
+
+    ``MLSD_NOTEBOOK_SIZE=smoke`` asks for the generated data, as tests do.
+    """
+    if os.environ.get("MLSD_NOTEBOOK_SIZE") == "smoke":
+        name = SYNTHETIC
+    try:
+        return load(name)
+    except MissingInputError as error:
+        print(f"{error}\nGenerated data instead: mechanics only, no quality.")
+        return load(SYNTHETIC)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from ml_platform.evaluation.study import StudyRun
 
 Make = Callable[[int, int], Policy]
 
+BY_HAND = "epsilon, cooling, widths, windows and memories set by hand, not tuned"
 PLAIN: dict[str, Make] = {
     "greedy": lambda r, k: EpsilonGreedy(r, k, epsilon=0.0),
     "epsilon_0.1": lambda r, k: EpsilonGreedy(r, k, epsilon=0.1),
@@ -81,7 +82,7 @@ def run_regret(run: StudyRun[Config]) -> None:
             step(1)
     protocol = (
         f"synthetic: {len(means)} Bernoulli arms with click rates {', '.join(map(str, means))}, "
-        f"{config.runs} runs"
+        f"{config.runs} runs; {BY_HAND}"
     )
     marks = sorted({min(1000, config.horizon), config.horizon})
     for name, outcome in outcomes.items():
@@ -157,7 +158,7 @@ def run_delay(run: StudyRun[Config]) -> None:
                 estimate = final_regret(outcome, config.delay_horizon)
                 protocol = (
                     f"synthetic: the ten arms of part regret, {config.delay_horizon} steps, "
-                    f"{config.delay_runs} runs, {kind} of {size} steps"
+                    f"{config.delay_runs} runs, {kind} of {size} steps; {BY_HAND}"
                 )
                 key = f"{kind}_{size}/{name}/regret@{config.delay_horizon}"
                 results.add(key, estimate, protocol=protocol)
@@ -206,7 +207,7 @@ def run_nonstationary(run: StudyRun[Config]) -> None:
     means = changing_means(config.changing_horizon, config.phases)
     protocol = (
         f"synthetic: 5 Bernoulli arms of 3 to 10% that swap places {config.phases - 1} times in "
-        f"{config.changing_horizon} steps, {config.changing_runs} runs"
+        f"{config.changing_horizon} steps, {config.changing_runs} runs; {BY_HAND}"
     )
     figure, (axes,) = new_figure("When the best arm moves (grey lines)", height=4.4)
     with run.progress.stage("policies", len(CHANGING)) as step:

@@ -13,7 +13,8 @@ from ml_algorithms.bandits.linucb import LinUCB
 from ml_algorithms.bandits.movie_world import MovieWorld
 from ml_algorithms.bandits.thompson import BetaThompson, LinearThompson
 from ml_algorithms.bandits.ucb import UCB1
-from ml_platform.data.datasets import DatasetUnavailableError, SyntheticConfig, load_dataset
+from ml_algorithms.study_data import study_dataset
+from ml_platform.data.datasets import SyntheticConfig
 from ml_platform.evaluation.intervals import bootstrap_mean
 from ml_platform.evaluation.plot_style import (
     BLUE,
@@ -25,8 +26,9 @@ from ml_platform.evaluation.plot_style import (
     named_rows,
     new_figure,
 )
-from ml_platform.evaluation.study import MissingInputError, StudyRun
+from ml_platform.evaluation.study import StudyRun
 
+SMALL = SyntheticConfig(n_users=150, n_items=60, n_interactions=4000)
 # runs, arms, dimension, knob -> policy; every family is tuned on its own grid in other worlds.
 Family = Callable[[int, int, int, float], Policy]
 
@@ -174,21 +176,15 @@ FILM_NAMES = {
 def run_real(run: StudyRun[Config]) -> None:
     """Popular films for new users: every visitor once, choices among the films they rated."""
     config = run.config
-    try:
-        small = SyntheticConfig(n_users=150, n_items=60, n_interactions=4000)
-        data = load_dataset(
-            config.dataset, synthetic=small if config.dataset == "synthetic" else None
-        )
-    except DatasetUnavailableError as error:
-        raise MissingInputError(str(error)) from error
-    results = run.results(
-        dataset_name=data.name, dataset_sha256=data.sha256, synthetic=data.synthetic
-    )
+    data = study_dataset(config.dataset, small=SMALL)
+    results = run.results_of(data)
     world = MovieWorld(data, arms=config.films, runs=config.film_runs, seed=run.seed)
     protocol = (
-        f"{data.name}: the {config.films} most rated films of the first 30% of users are the "
-        f"arms; {world.visitors} later users, once each in {config.film_runs} random orders; like "
-        "= rating >= 4; choice among the films the user rated; user bootstrap"
+        f"{data.name}: the {config.films} films that the first 30% of users rated most before the "
+        f"first later user came are the arms; {world.visitors} later users, once each in "
+        f"{config.film_runs} random orders; like = rating >= 4; choice among the films the user "
+        "rated; epsilon, widths, scales and the weight of the warm start set by hand, not tuned; "
+        "user bootstrap"
     )
     best = np.where(world.known, world.likes, 0.0).max(axis=1)
     results.add("real/someone_who_knows/like_rate", bootstrap_mean(best), protocol=protocol)

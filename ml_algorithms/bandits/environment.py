@@ -22,6 +22,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ml_platform.evaluation.diversity_metrics import unit_rows
+
 NEVER = -np.inf
 
 
@@ -218,13 +220,13 @@ class ContextualWorld:
         rng = np.random.default_rng(seed)
         self.runs, self.arms, self.dimension = runs, arms, dimension
         self.bend, self.noise, self.frequency = bend, noise, frequency
-        self.theta = unit(rng.normal(size=(runs, arms, dimension)))
-        self.omega = unit(rng.normal(size=(runs, arms, dimension)))
+        self.theta = unit_rows(rng.normal(size=(runs, arms, dimension)))
+        self.omega = unit_rows(rng.normal(size=(runs, arms, dimension)))
         self.phase = rng.uniform(0, 2 * np.pi, size=(runs, arms))
 
     def moment(self, step: int, rng: np.random.Generator) -> Moment:
         """A fresh context for every run."""
-        context = unit(rng.normal(size=(self.runs, self.dimension)))
+        context = unit_rows(rng.normal(size=(self.runs, self.dimension)))
         means = self.means(context)
         return Moment(context, means, means + self.noise * rng.normal(size=means.shape))
 
@@ -233,8 +235,3 @@ class ContextualWorld:
         straight = np.einsum("rkd,rd->rk", self.theta, context)
         angle = self.frequency * np.einsum("rkd,rd->rk", self.omega, context) + self.phase
         return np.asarray((1 - self.bend) * straight + self.bend * np.cos(angle))
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors along the last axis, scaled to length 1."""
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))

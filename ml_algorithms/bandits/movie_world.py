@@ -1,7 +1,8 @@
 """A world from ratings: which popular film would this new user like?
 
 In: a data set of ratings. Out: ``MovieWorld``, whose arms are the films that were rated most by the
-users who came first, and whose visitors are the users who came later, each once.
+users who came first, before the next user came; the visitors are the users who came later, each
+once. What the first users rated after that moment is not known then, and left out.
 
 Honest about what ratings are. A user's opinion is known only for the films they rated, so a policy
 may choose only among those (``available``): every reward is a true one, and no reward is guessed.
@@ -30,7 +31,8 @@ class MovieWorld:
         likes: f[U, K], 1 where the visitor rated the film 4 or more.
         known: bool[U, K], rated films; at least two for every visitor.
         features: f[U, D], what is known of a new user: age, gender, occupation, a constant.
-        past_likes, past_ratings: f[K], of the earlier users, for a warm start.
+        past_likes, past_ratings: f[K], of the earlier users before the first visitor came, for a
+            warm start.
         order: i64[R, U], who comes when.
     """
 
@@ -51,12 +53,14 @@ class MovieWorld:
         """
         first = data.interactions.groupby("user_id")["timestamp"].min().sort_values(kind="stable")
         n_past = int(past_share * len(first))
-        past = data.interactions[data.interactions["user_id"].isin(first.index[:n_past])]
+        rows = data.interactions
+        opening = first.iloc[min(n_past, len(first) - 1)]  # when the first of the visitors came
+        past = rows[rows["user_id"].isin(first.index[:n_past]) & (rows["timestamp"] < opening)]
         films = past["item_id"].value_counts().sort_index().nlargest(arms).index.to_numpy()
-        ratings = data.interactions[data.interactions["item_id"].isin(films)]
-        table = ratings.pivot(index="user_id", columns="item_id", values="rating")[films]
-        earlier = table.reindex(first.index[:n_past])
-        table = table.reindex(first.index[n_past:])
+        earlier = past.pivot(index="user_id", columns="item_id", values="rating")[films]
+        later = rows[rows["item_id"].isin(films) & rows["user_id"].isin(first.index[n_past:])]
+        table = later.pivot(index="user_id", columns="item_id", values="rating")
+        table = table.reindex(index=first.index[n_past:], columns=films)
         table = table[table.notna().sum(axis=1) >= 2]
         if len(table) < 2:
             raise ValueError(f"only {len(table)} visitors rated two of the {arms} films")

@@ -17,6 +17,7 @@ from ml_algorithms.diversity.bench_config import LOOKS, Config
 from ml_algorithms.diversity.calibrated import calibrated_list, genre_shares, mix, objective
 from ml_algorithms.diversity.dpp import greedy_dpp, quality_similarity_kernel, trade_off_kernel
 from ml_algorithms.diversity.mmr import mmr
+from ml_platform.evaluation.diversity_metrics import unit_rows
 from ml_platform.evaluation.intervals import bootstrap_mean
 from ml_platform.evaluation.plot_style import GREY, named_rows, new_figure
 from ml_platform.evaluation.study import StudyRun
@@ -84,8 +85,7 @@ def draw_instance(config: Config, seed: int) -> Instance:
     """Random unit vectors, relevance in [0, 1], one to three genres an item, a skewed user."""
     rng = np.random.default_rng(seed)
     n, n_genres = config.small_candidates, config.small_genres
-    vectors = rng.normal(size=(n, config.small_dimensions))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = unit_rows(rng.normal(size=(n, config.small_dimensions)))
     genres = rng.random((n, n_genres)) < 0.25
     genres[np.arange(n), rng.integers(n_genres, size=n)] = True
     target = mix(rng.dirichlet(np.full(n_genres, 0.5), size=1))

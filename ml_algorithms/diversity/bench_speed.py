@@ -16,6 +16,7 @@ from ml_algorithms.diversity.calibrated import calibrated_list, genre_shares, mi
 from ml_algorithms.diversity.dpp import greedy_dpp, trade_off_kernel
 from ml_algorithms.diversity.mmr import mmr
 from ml_algorithms.diversity.sliding_window import sliding_spectrum, windowed_dpp
+from ml_platform.evaluation.diversity_metrics import unit_rows
 from ml_platform.evaluation.plot_style import BLUE, GREY, ORANGE, named_rows, new_figure
 from ml_platform.evaluation.study import MissingInputError, StudyRun
 
@@ -117,8 +118,7 @@ def _methods(config: Config, seed: int) -> dict[str, tuple[Pick, bool]]:
     """The variants by name: what to call with k, and whether it is too slow for many repeats."""
     rng = np.random.default_rng(seed)
     n = config.speed_candidates
-    vectors = rng.normal(size=(n, config.speed_dimensions))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = unit_rows(rng.normal(size=(n, config.speed_dimensions)))
     relevance = rng.random(n)
     similarity = vectors @ vectors.T
     kernel = trade_off_kernel(relevance, similarity, trade_off=TRADE_OFF)

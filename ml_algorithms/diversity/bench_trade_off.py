@@ -21,20 +21,20 @@ from ml_algorithms.diversity.dpp import greedy_dpp, trade_off_kernel
 from ml_algorithms.diversity.mmr import mmr, rescale
 from ml_algorithms.diversity.sliding_window import sliding_spectrum
 from ml_algorithms.matrix_factorization.ease import fit_ease
-from ml_platform.data.datasets import DatasetUnavailableError, SyntheticConfig, load_dataset
-from ml_platform.data.interactions import InteractionLog, Queries, build_interaction_log
-from ml_platform.data.schema import Dataset
-from ml_platform.data.splits import next_event_queries, temporal_windows
+from ml_algorithms.study_data import NextEvents, next_events, study_dataset
+from ml_platform.data.datasets import SyntheticConfig
+from ml_platform.data.schema import Dataset, genre_flags
 from ml_platform.evaluation.diversity_metrics import (
     catalogue_coverage,
     intra_list_distance,
     min_pairwise_distance,
+    unit_rows,
 )
 from ml_platform.evaluation.intervals import bootstrap_difference, bootstrap_mean
 from ml_platform.evaluation.plot_style import new_figure
 from ml_platform.evaluation.ranking_metrics import hit_matrix, ndcg_at
 from ml_platform.evaluation.results import Results
-from ml_platform.evaluation.study import MissingInputError, StudyRun
+from ml_platform.evaluation.study import StudyRun
 from ml_platform.evaluation.top_k import top_k
 
 KNOBS: dict[str, tuple[float, ...]] = {
@@ -46,6 +46,7 @@ KNOBS: dict[str, tuple[float, ...]] = {
     "shuffle": (0.1, 0.25, 0.5, 1.0),
 }
 KEPT_NDCG = 0.95  # methods are compared where they keep this share of the relevance
+SMALL = SyntheticConfig(n_users=120, n_items=200, n_interactions=6000)
 DPP_RIDGE = 0.1  # eighteen genres span eighteen dimensions: without it a DPP ends the list there
 
 
@@ -79,15 +80,8 @@ class World:
 def run_trade_off(run: StudyRun[Config]) -> None:
     """Measures the part."""
     config = run.config
-    try:
-        small = SyntheticConfig(n_users=120, n_items=200, n_interactions=6000)
-        synthetic = small if config.dataset == "synthetic" else None
-        data = load_dataset(config.dataset, synthetic=synthetic)
-    except DatasetUnavailableError as error:
-        raise MissingInputError(str(error)) from error
-    results = run.results(
-        dataset_name=data.name, dataset_sha256=data.sha256, synthetic=data.synthetic
-    )
+    data = study_dataset(config.dataset, small=SMALL)
+    results = run.results_of(data)
     world = build_world(data, config, run.seed)
     measured = {}
     n_lists = 1 + sum(len(knobs) for knobs in KNOBS.values())
@@ -104,64 +98,38 @@ def run_trade_off(run: StudyRun[Config]) -> None:
 
 def build_world(data: Dataset, config: Config, seed: int) -> World:
     """Fits EASE on the past, and draws the pools of queries in the last tenth of time."""
-    log = build_interaction_log(data, seed=seed)
-    cut = temporal_windows(log.timestamp).validation_end
-    past = log.select(log.timestamp < cut)
-    matrix = past.matrix()
+    events = next_events(
+        data,
+        queries=config.queries,
+        seed=seed,
+        least_history=config.minimum_history,  # a mix needs a history
+        least_unseen=config.candidates,
+    )
+    matrix = events.past.matrix()
     model = fit_ease(matrix, reg=config.ease_reg)
-    genres = _genres(data)
+    _, genres = genre_flags(data)
     shares = genre_shares(genres)
     dimensions = min(config.latent_dimensions, min(matrix.shape) - 1)
     start = np.random.default_rng(seed).normal(size=min(matrix.shape))
     _, strengths, factors = svds(matrix.astype(np.float64), k=dimensions, v0=start)
-    queries = _queries(log, cut, config, seed)
-    pools = _pools(log, queries, model, shares, config)
     return World(
         shares=shares,
-        genre_vectors=_unit(genres.astype(np.float64)),
-        latent_vectors=_unit(factors.T * strengths),
-        pools=pools,
-        relevant=queries.relevant(log),
-        users=queries.user_idx,
+        genre_vectors=unit_rows(genres),
+        latent_vectors=unit_rows(factors.T * strengths),
+        pools=_pools(events, model, shares, config.candidates),
+        relevant=events.relevant,
+        users=events.queries.user_idx,
     )
 
 
-def _genres(data: Dataset) -> np.ndarray:
-    """Membership bool[I, G], genres in alphabetical order."""
-    lists = [text.split("|") if text else [] for text in data.items["genres"]]
-    names = sorted({name for names in lists for name in names})
-    return np.array([[name in names_of for name in names] for names_of in lists])
-
-
-def _queries(log: InteractionLog, cut: int, config: Config, seed: int) -> Queries:
-    """A sample of next-event queries with a history to have a mix, and enough unseen items."""
-    queries = next_event_queries(log, cut, None)
-    length = queries.history_end - queries.history_begin
-    enough = np.flatnonzero(
-        (length >= config.minimum_history) & (length <= log.n_items - config.candidates)
-    )
-    rng = np.random.default_rng(seed)
-    size = min(config.queries, len(enough))
-    return queries.subset(np.sort(rng.choice(enough, size=size, replace=False)))
-
-
-def _pools(
-    log: InteractionLog, queries: Queries, model: np.ndarray, shares: np.ndarray, config: Config
-) -> list[Pool]:
-    ptr, rows = queries.history(log)
-    history = log.item_idx[rows]
+def _pools(events: NextEvents, model: np.ndarray, shares: np.ndarray, size: int) -> list[Pool]:
+    ptr, history = events.ptr, events.history
     scores = score_histories(model, history, ptr)
-    owner = np.repeat(np.arange(len(queries)), np.diff(ptr))
-    items, values = top_k(scores, config.candidates, seen=(owner, history))
+    items, values = top_k(scores, size, seen=events.seen)
     return [
         Pool(items[q], rescale(values[q]), mix(shares[history[ptr[q] : ptr[q + 1]]]))
-        for q in range(len(queries))
+        for q in range(len(events.queries))
     ]
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
 
 
 def _similarity(vectors: np.ndarray, ridge: float = 0.0) -> np.ndarray:

@@ -12,7 +12,7 @@ from ml_algorithms.diversity.calibrated import calibrated_list, miscalibration
 from ml_algorithms.diversity.dpp import greedy_dpp, trade_off_kernel
 from ml_algorithms.diversity.mmr import mmr
 from ml_algorithms.diversity.sliding_window import sliding_spectrum, windowed_dpp
-from ml_platform.evaluation.diversity_metrics import intra_list_distance
+from ml_platform.evaluation.diversity_metrics import intra_list_distance, unit_rows
 from ml_platform.evaluation.plot_style import BLUE, GREEN, GREY, ORANGE, new_figure
 
 CENTRES = np.array([[0.0, 0.0], [2.6, 0.4], [1.2, 2.2], [-0.2, 2.6]])
@@ -101,8 +101,7 @@ def feed(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         row[
             rng.choice(18, size=rng.integers(1, 4), replace=False, p=popularity / popularity.sum())
         ] = 1
-    vectors = genres / np.linalg.norm(genres, axis=1, keepdims=True)
-    return vectors, np.sort(rng.random(300))[::-1]
+    return unit_rows(genres), np.sort(rng.random(300))[::-1]
 
 
 def draw_feed(window: int = 6, k: int = 60) -> Figure:

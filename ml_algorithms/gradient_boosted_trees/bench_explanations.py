@@ -45,9 +45,7 @@ def run(study: StudyRun[TreesStudyConfig]) -> None:
     """Writes ``share/<kind>/<feature>``, ``rank/...``, ``agreement/...``, ``retrain/...``."""
     config = study.config
     task = _with_noise(table_task("adult", study.seed, synthetic=config.synthetic), study.seed)
-    results = study.results(
-        dataset_name=task.name, dataset_sha256=task.sha256, synthetic=config.synthetic
-    )
+    results = study.results_of(task)
     setting = config.table(task.loss, task.categorical)
     model = fit(task.train.features, task.train.target, setting)
     shares = _importances(task, model, config)

@@ -17,12 +17,12 @@ import numpy as np
 
 from ml_algorithms.gradient_boosted_trees.boosting import BoostingConfig, Model, fit
 from ml_algorithms.gradient_boosted_trees.ranking_features import RankingTable, ranking_table
-from ml_platform.data.datasets import DatasetUnavailableError, SyntheticConfig, load_dataset
+from ml_algorithms.study_data import SYNTHETIC, or_missing_input, study_dataset
+from ml_platform.data.datasets import SyntheticConfig
 from ml_platform.data.tabular import load_table
 from ml_platform.evaluation.classification_metrics import auc, log_loss
 from ml_platform.evaluation.intervals import Estimate, bootstrap_mean
 from ml_platform.evaluation.ranking_metrics import graded_ndcg_at
-from ml_platform.evaluation.study import MissingInputError
 
 CUT = 10
 SMALL_WORLD = SyntheticConfig(n_users=150, n_items=200, n_interactions=6_000)
@@ -155,10 +155,8 @@ def _real_table(
     name: str,
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[int, ...], str]:
     full = {"california": "california-housing"}.get(name, name)
-    try:
+    with or_missing_input():
         table = load_table(full)
-    except DatasetUnavailableError as error:
-        raise MissingInputError(str(error)) from error
     features, names, categorical = table.matrix()
     return features, table.target, tuple(names), categorical, table.sha256
 
@@ -179,14 +177,7 @@ def generated_table(
 
 @cache
 def _ranking(synthetic: bool) -> tuple[RankingTable, str]:
-    try:
-        data = (
-            load_dataset("synthetic", synthetic=SMALL_WORLD)
-            if synthetic
-            else load_dataset("movielens-100k")
-        )
-    except DatasetUnavailableError as error:
-        raise MissingInputError(str(error)) from error
+    data = study_dataset(SYNTHETIC if synthetic else "movielens-100k", small=SMALL_WORLD)
     return ranking_table(data, n_windows=N_WINDOWS), data.sha256
 
 

@@ -6,7 +6,6 @@ In: the knobs that a slider turns. Out: a picture shown in the notebook, and the
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ml_algorithms.gradient_boosted_trees.boosting import BoostingConfig, fit
 from ml_algorithms.gradient_boosted_trees.cart import best_split
@@ -19,16 +18,9 @@ from ml_algorithms.gradient_boosted_trees.importance import (
 )
 from ml_algorithms.gradient_boosted_trees.losses import LambdaMART
 from ml_algorithms.gradient_boosted_trees.tree_shap import tree_shap
-from ml_platform.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, new_figure, png
+from ml_platform.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, new_figure, show
 
 NAMES = ("price", "price_in_cents", "distance", "row_number", "is_weekend")
-
-
-def show(figure: Figure) -> None:
-    """Displays the figure in the notebook."""
-    from IPython.display import Image, display
-
-    display(Image(png(figure)))  # type: ignore[no-untyped-call]
 
 
 def wave(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

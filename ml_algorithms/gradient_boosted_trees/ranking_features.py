@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ml_platform.data.schema import Dataset
+from ml_platform.data.schema import Dataset, genre_flags
 
 DAY_S = 86_400
 MIN_ROWS = 5
@@ -83,8 +83,8 @@ def ranking_table(data: Dataset, *, n_windows: int = 20) -> RankingTable:
         raise ValueError(f"a split by time needs at least 3 windows, got {n_windows}")
     log = data.interactions.sort_values(["timestamp", "user_id", "item_id"], ignore_index=True)
     items, users = data.items.set_index("item_id"), data.users.set_index("user_id")
-    genres = items["genres"].str.get_dummies("|").drop(columns=["", "unknown"], errors="ignore")
-    genres = genres.astype(np.float64)
+    names, flags = genre_flags(data)
+    genres = pd.DataFrame(flags.astype(np.float64), items.index, names)
     cuts = np.quantile(log["timestamp"], np.arange(1, n_windows) / n_windows, method="lower")
     window = np.searchsorted(cuts, log["timestamp"], side="right")
     parts = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ml_algorithms.matrix_factorization.bench_data import SYNTHETIC
+from ml_algorithms.study_data import SYNTHETIC
 
 
 class StudyConfig(BaseModel):

@@ -19,16 +19,14 @@ from functools import cache
 import numpy as np
 from scipy import sparse
 
-from ml_platform.data.datasets import Dataset, load_dataset
-from ml_platform.data.download import DatasetUnavailableError
+from ml_algorithms.study_data import study_dataset
 from ml_platform.data.interactions import InteractionLog, build_interaction_log
+from ml_platform.data.schema import Dataset
 from ml_platform.data.splits import stratified_random_split
 from ml_platform.data.synthetic import SyntheticConfig
 from ml_platform.evaluation.ranking_metrics import hit_matrix, ndcg_at, recall_at
-from ml_platform.evaluation.study import MissingInputError
 from ml_platform.evaluation.top_k import top_k
 
-SYNTHETIC = "synthetic"
 SMALL = SyntheticConfig(n_users=120, n_items=150, n_interactions=5_000)
 TUNING_SEED = 0  # its split is never reported
 TEST_FRACTION = 0.25
@@ -62,12 +60,7 @@ def dataset_of(name: str) -> Dataset:
     Raises:
         MissingInputError: If no source has it.
     """
-    if name == SYNTHETIC:
-        return load_dataset(name, synthetic=SMALL)
-    try:
-        return load_dataset(name)
-    except DatasetUnavailableError as error:
-        raise MissingInputError(str(error)) from error
+    return study_dataset(name, small=SMALL)
 
 
 @cache

@@ -41,9 +41,7 @@ HISTORY = (1, 10, 50, 200, 1000)
 def run_fold_in(run: StudyRun[StudyConfig]) -> None:
     """The whole part."""
     config, dataset = run.config, dataset_of(run.config.dataset)
-    results = run.results(
-        dataset_name=dataset.name, dataset_sha256=dataset.sha256, synthetic=dataset.synthetic
-    )
+    results = run.results_of(dataset)
     total = len(config.seeds) * len(config.events)
     with run.progress.stage("quality", total) as step:
         _quality(config, results, step)
@@ -52,7 +50,7 @@ def run_fold_in(run: StudyRun[StudyConfig]) -> None:
     run.picture("quality", _picture(results, config))
 
 
-def first_events(train: sparse.csr_matrix, rows: np.ndarray, n: int, seed: int) -> Any:
+def keep_random_events(train: sparse.csr_matrix, rows: np.ndarray, n: int, seed: int) -> Any:
     """The matrix with at most n random entries in each of ``rows``; other rows as they are."""
     rng = np.random.default_rng(seed)
     keep = np.ones(train.nnz, dtype=bool)
@@ -74,9 +72,11 @@ def _quality(config: StudyConfig, results: Results, step: Callable[[int], None])
         newcomers = np.sort(rng.choice(split.users, config.newcomers, replace=False))
         owners.append(newcomers)
         with one_thread():
-            model = fit_ials(first_events(split.train, newcomers, 0, seed), seed=seed, **settings)
+            model = fit_ials(
+                keep_random_events(split.train, newcomers, 0, seed), seed=seed, **settings
+            )
             for n in config.events:
-                known = first_events(split.train, newcomers, n, seed)
+                known = keep_random_events(split.train, newcomers, n, seed)
                 retrained = fit_ials(known, seed=seed, **settings)
                 lists = _three_lists(model, retrained, known, newcomers)
                 for way, one in lists.items():

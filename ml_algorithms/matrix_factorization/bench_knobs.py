@@ -38,9 +38,7 @@ WEAK = 0.25  # the held penalty of the "under-regularised" line, as a share of t
 def run_knobs(run: StudyRun[StudyConfig]) -> None:
     """The whole part."""
     config, dataset = run.config, dataset_of(run.config.dataset)
-    results = run.results(
-        dataset_name=dataset.name, dataset_sha256=dataset.sha256, synthetic=dataset.synthetic
-    )
+    results = run.results_of(dataset)
     base: Settings = {**tuned(config.dataset, "ials"), "iterations": config.knob_iterations}
     total = 4 * len(config.factors) + len(config.regs) + len(config.unobserved_weights)
     with run.progress.stage("curves", total) as step:

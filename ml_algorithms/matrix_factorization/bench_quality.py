@@ -19,7 +19,6 @@ from scipy import sparse
 from ml_algorithms.matrix_factorization.als import ExplicitObjective, fit_als
 from ml_algorithms.matrix_factorization.bench_config import StudyConfig
 from ml_algorithms.matrix_factorization.bench_data import (
-    SYNTHETIC,
     Split,
     dataset_of,
     lists_of,
@@ -39,6 +38,7 @@ from ml_algorithms.matrix_factorization.bench_models import (
     tuned_lists,
 )
 from ml_algorithms.matrix_factorization.funk_svd import RatingModel, fit_biases, fit_funk_svd
+from ml_algorithms.study_data import SYNTHETIC
 from ml_platform.evaluation.intervals import bootstrap_difference, bootstrap_mean
 from ml_platform.evaluation.plot_style import (
     BLUE,
@@ -128,9 +128,7 @@ def tuned_rater(dataset: str, model: str) -> Settings:
 def run_quality(run: StudyRun[StudyConfig]) -> None:
     """The whole part."""
     config, dataset = run.config, dataset_of(run.config.dataset)
-    results = run.results(
-        dataset_name=dataset.name, dataset_sha256=dataset.sha256, synthetic=dataset.synthetic
-    )
+    results = run.results_of(dataset)
     _rankers(run, config, results)
     _raters(run, config, results)
     run.picture("rank", _picture(results))

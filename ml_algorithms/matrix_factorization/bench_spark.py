@@ -47,9 +47,7 @@ CORES = 2
 def run_spark(run: StudyRun[StudyConfig]) -> None:
     """The whole part."""
     config, dataset = run.config, dataset_of(run.config.dataset)
-    results = run.results(
-        dataset_name=dataset.name, dataset_sha256=dataset.sha256, synthetic=dataset.synthetic
-    )
+    results = run.results_of(dataset)
     split = split_of(config.dataset, config.seeds[0])
     with run.progress.stage("spark-submit, twice", 1) as step:
         first, implicit, explicit = _submit(config, split)

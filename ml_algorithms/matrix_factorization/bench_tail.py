@@ -72,9 +72,7 @@ LABELS = {
 def run_tail(run: StudyRun[StudyConfig]) -> None:
     """The whole part."""
     config, dataset = run.config, dataset_of(run.config.dataset)
-    results = run.results(
-        dataset_name=dataset.name, dataset_sha256=dataset.sha256, synthetic=dataset.synthetic
-    )
+    results = run.results_of(dataset)
     with run.progress.stage("lists", len(TAIL_NAMES)) as step:
         for model in TAIL_NAMES:
             _measure(config, model, results)

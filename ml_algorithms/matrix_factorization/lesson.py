@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from scipy import sparse
 
 from ml_algorithms.matrix_factorization.bench_data import (
-    SYNTHETIC,
     Split,
     dataset_of,
     lists_of,
@@ -28,9 +27,9 @@ from ml_algorithms.matrix_factorization.bench_data import (
 )
 from ml_algorithms.matrix_factorization.ials import ImplicitALS, fit_ials
 from ml_algorithms.matrix_factorization.svd import truncated_svd
+from ml_algorithms.study_data import for_notebook
 from ml_platform.evaluation.diversity_metrics import catalogue_coverage
-from ml_platform.evaluation.plot_style import BLUE, GREY, ORANGE, new_figure, png
-from ml_platform.evaluation.study import MissingInputError
+from ml_platform.evaluation.plot_style import BLUE, GREY, ORANGE, new_figure
 
 SEED = 1
 
@@ -60,19 +59,9 @@ class Lesson:
 
 def open_lesson(name: str = "movielens-100k") -> Lesson:
     """The data set, or generated data where no source has it."""
-    try:
-        dataset = dataset_of(name)
-    except MissingInputError:
-        name, dataset = SYNTHETIC, dataset_of(SYNTHETIC)
+    dataset = for_notebook(dataset_of, name)
     titles = [str(title) for title in dataset.items["title"]]
-    return Lesson(name, dataset.synthetic, split_of(name, SEED), titles)
-
-
-def show(figure: Figure) -> None:
-    """Displays a figure in the cell, the same in every editor and in the exported page."""
-    from IPython.display import Image, display
-
-    display(Image(png(figure)))  # type: ignore[no-untyped-call]
+    return Lesson(dataset.name, dataset.synthetic, split_of(dataset.name, SEED), titles)
 
 
 def cost_of_all_cells(lesson: Lesson, factors: int) -> pd.DataFrame:

@@ -95,9 +95,7 @@ def run_calibration(run: StudyRun[Config]) -> None:
     """Measures the part."""
     config = run.config
     data = load(config)
-    results = run.results(
-        dataset_name=data.name, dataset_sha256=data.sha256, synthetic=data.synthetic
-    )
+    results = run.results_of(data)
     task = build_like_task(data)
     protocol = (
         f"{data.name}, like = rating >= 4, by time: counters from the first 50% of rows, train "
@@ -192,7 +190,10 @@ def _by_size(
                 values.setdefault((method, "ece"), []).append(ece)
         for (method, metric), found in values.items():
             estimate = bootstrap_mean(np.array(found))
-            note = f"{protocol}; fitted on {n} rows, mean of {len(found)} draws"
+            note = (
+                f"{protocol}; fitted on {n} rows, mean of {len(found)} draws of these rows; the "
+                "interval is over the draws of the fitting rows, the test rows stay the same"
+            )
             results.add(f"{name}_{n}/{method}/{metric}", estimate, protocol=note)
             curves[method][metric].append(estimate)
     return curves

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from ml_algorithms.collaborative_filtering.item_knn import fit_item_knn
 from ml_algorithms.collaborative_filtering.scoring import score_histories
 from ml_algorithms.matrix_factorization.ease import fit_ease
-from ml_platform.data.datasets import DatasetUnavailableError, SyntheticConfig, load_dataset
-from ml_platform.data.interactions import build_interaction_log
+from ml_algorithms.study_data import next_events, study_dataset
+from ml_platform.data.datasets import SyntheticConfig
 from ml_platform.data.schema import Dataset
-from ml_platform.data.splits import next_event_queries, temporal_windows
-from ml_platform.evaluation.study import MissingInputError
+
+SMALL = SyntheticConfig(n_users=150, n_items=200, n_interactions=8000)
 
 
 class Config(BaseModel):
@@ -43,13 +43,7 @@ def load(config: Config) -> Dataset:
     Raises:
         MissingInputError: If no source has it.
     """
-    small = SyntheticConfig(n_users=150, n_items=200, n_interactions=8000)
-    try:
-        return load_dataset(
-            config.dataset, synthetic=small if config.dataset == "synthetic" else None
-        )
-    except DatasetUnavailableError as error:
-        raise MissingInputError(str(error)) from error
+    return study_dataset(config.dataset, small=SMALL)
 
 
 @dataclass(frozen=True)
@@ -82,17 +76,11 @@ class Ranking:
 
 def rank_all(data: Dataset, config: Config, seed: int) -> Ranking:
     """Fits popularity, EASE and item neighbours on the past and scores the queries."""
-    log = build_interaction_log(data, seed=seed)
-    cut = temporal_windows(log.timestamp).validation_end
-    past = log.select(log.timestamp < cut)
-    queries = next_event_queries(log, cut, None)
-    rng = np.random.default_rng(seed)
-    size = min(config.queries, len(queries))
-    queries = queries.subset(np.sort(rng.choice(len(queries), size=size, replace=False)))
-    ptr, rows = queries.history(log)
-    items = log.item_idx[rows]
+    events = next_events(data, queries=config.queries, seed=seed)
+    past, ptr, items = events.past, events.ptr, events.history
+    size, users = len(events.queries), events.queries.user_idx
     matrix = past.matrix()
-    popularity = np.bincount(past.item_idx, minlength=log.n_items)
+    popularity = np.bincount(past.item_idx, minlength=past.n_items)
     ease = fit_ease(matrix, reg=config.ease_reg)
     knn = fit_item_knn(matrix, neighbours=config.neighbours, shrink=10.0)
     last = np.maximum(ptr[1:] - 1, ptr[:-1])
@@ -104,12 +92,11 @@ def rank_all(data: Dataset, config: Config, seed: int) -> Ranking:
         "item_knn": score_histories(knn, items, ptr),
         "last_film": score_histories(knn, last_item, last_ptr),
     }
-    owner = np.repeat(np.arange(size), np.diff(ptr))
     protocol = (
-        f"{data.name}: {size} next-event queries of {len(np.unique(queries.user_idx))} users in "
-        f"the last 10% of time, live histories, full catalogue of {log.n_items}, seen masked"
+        f"{data.name}: {size} next-event queries of {len(np.unique(users))} users in "
+        f"the last 10% of time, live histories, full catalogue of {past.n_items}, seen masked"
     )
     return Ranking(
-        scores, (owner, items), queries.relevant(log), queries.user_idx,
+        scores, events.seen, events.relevant, users,
         popularity, len(np.unique(past.user_idx)), protocol,
     )  # fmt: skip

@@ -74,9 +74,7 @@ def run_degenerate(run: StudyRun[Config]) -> None:
     """What each metric says of scorers that need no model."""
     config = run.config
     data = load(config)
-    results = run.results(
-        dataset_name=data.name, dataset_sha256=data.sha256, synthetic=data.synthetic
-    )
+    results = run.results_of(data)
     ranking = rank_all(data, config, run.seed)
     ptr, items = ranking.relevant
     counts = np.diff(ptr)
@@ -188,9 +186,7 @@ def run_sampled(run: StudyRun[Config]) -> None:
     """The order of models by NDCG@10 against m sampled negatives, m up to the catalogue."""
     config = run.config
     data = load(config)
-    results = run.results(
-        dataset_name=data.name, dataset_sha256=data.sha256, synthetic=data.synthetic
-    )
+    results = run.results_of(data)
     ranking = rank_all(data, config, run.seed)
     ptr, items = ranking.relevant
     users = np.repeat(ranking.users, np.diff(ptr))
@@ -245,9 +241,7 @@ def run_averaging(run: StudyRun[Config]) -> None:
     """Micro and macro, truncated and not, by users and by rows, AUC and GAUC."""
     config = run.config
     data = load(config)
-    results = run.results(
-        dataset_name=data.name, dataset_sha256=data.sha256, synthetic=data.synthetic
-    )
+    results = run.results_of(data)
     ranking = rank_all(data, config, run.seed)
     ptr, items = ranking.relevant
     counts = np.diff(ptr)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ml_platform.data.schema import Dataset
+from ml_platform.data.schema import Dataset, genre_flags
 
 LIKED = 4.0
 WINDOWS = (0.5, 0.7, 0.85)  # counters before 50% of the rows; train, calibration, test after it
@@ -62,7 +62,7 @@ def build_like_task(data: Dataset) -> LikeTask:
 
 
 def _features(rows: pd.DataFrame, past: pd.DataFrame, data: Dataset, base: float) -> np.ndarray:
-    """Like rates and counts of user and film, the film's year and genres, age, gender. [N, F]."""
+    """Like rates and counts of user and film, the film's year, age, gender, genres. [N, F]."""
     columns = []
     for key in ("user_id", "item_id"):
         ones, count = (
@@ -76,5 +76,6 @@ def _features(rows: pd.DataFrame, past: pd.DataFrame, data: Dataset, base: float
     columns.append(rows["item_id"].map(items["year"]).astype(float))
     columns.append(rows["user_id"].map(users["age"]).astype(float))
     columns.append((rows["user_id"].map(users["gender"]) == "F").astype(float))
-    genres = items["genres"].str.get_dummies().reindex(rows["item_id"]).to_numpy(np.float64)
+    genres = genre_flags(data)[1][items.index.get_indexer(rows["item_id"])]
+    columns.append(genres.sum(axis=1) == 0)  # a film that the catalogue says nothing about
     return np.concatenate([np.stack([np.asarray(c) for c in columns], axis=1), genres], axis=1)

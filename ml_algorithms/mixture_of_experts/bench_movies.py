@@ -18,11 +18,12 @@ from torch.nn import functional
 from ml_algorithms.mixture_of_experts.bench_config import Config, over_seeds
 from ml_algorithms.mixture_of_experts.movie_tasks import MovieRows, MovieTasks, movie_tasks
 from ml_algorithms.mixture_of_experts.task_models import Kind, SingleTasks, models_of
-from ml_platform.data.datasets import DatasetUnavailableError, SyntheticConfig, load_dataset
+from ml_algorithms.study_data import study_dataset
+from ml_platform.data.datasets import SyntheticConfig
 from ml_platform.data.schema import Dataset
 from ml_platform.evaluation.classification_metrics import auc
 from ml_platform.evaluation.results import Results
-from ml_platform.evaluation.study import MissingInputError, StudyRun
+from ml_platform.evaluation.study import StudyRun
 
 HEADS = ("liked", "stays")
 SMALL = SyntheticConfig(n_users=120, n_items=80, n_interactions=4000)
@@ -59,12 +60,7 @@ def load_movies(config: Config) -> Dataset:
     Raises:
         MissingInputError: If it cannot be had.
     """
-    try:
-        if config.dataset == "synthetic":
-            return load_dataset("synthetic", synthetic=SMALL)
-        return load_dataset(config.dataset)
-    except DatasetUnavailableError as error:
-        raise MissingInputError(str(error)) from error
+    return study_dataset(config.dataset, small=SMALL)
 
 
 def run_movies(study: StudyRun[Config], dataset: Dataset, results: Results) -> None:

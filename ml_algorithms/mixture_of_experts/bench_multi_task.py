@@ -57,9 +57,7 @@ def run(study: StudyRun[Config]) -> None:
     config = study.config
     torch.set_num_threads(config.threads)
     dataset = load_movies(config)
-    results = study.results(
-        dataset_name=dataset.name, dataset_sha256=dataset.sha256, synthetic=dataset.synthetic
-    )
+    results = study.results_of(dataset)
     models = models_of(config.task_features, config.task_budget)
     total = len(models) * len(config.correlations) * len(config.seeds)
     with study.progress.stage("tasks of known correlation", total) as step:

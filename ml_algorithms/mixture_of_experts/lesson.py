@@ -26,16 +26,9 @@ from ml_algorithms.mixture_of_experts.sparse import (
 )
 from ml_algorithms.mixture_of_experts.task_models import Kind, build, shared_parameters
 from ml_algorithms.mixture_of_experts.training import Balance, Outcome, Recipe, Student, train
-from ml_platform.evaluation.plot_style import BLUE, GREY, ORANGE, new_figure, png
+from ml_platform.evaluation.plot_style import BLUE, GREY, ORANGE, new_figure
 
 EXPERTS, WIDTH, HIDDEN = 8, 16, 32
-
-
-def show(figure: Figure) -> None:
-    """Displays a figure in the cell, the same in every editor and in the exported page."""
-    from IPython.display import Image, display
-
-    display(Image(png(figure)))  # type: ignore[no-untyped-call]
 
 
 def counts(n_experts: int, k: int) -> str:

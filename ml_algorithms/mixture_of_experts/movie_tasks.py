@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ml_platform.data.interactions import build_interaction_log
-from ml_platform.data.schema import Dataset
+from ml_platform.data.schema import Dataset, genre_flags
 from ml_platform.data.splits import temporal_windows
 
 
@@ -73,7 +73,7 @@ def movie_tasks(dataset: Dataset, *, seed: int = 0, limit: int | None = None) ->
         ValueError: If a window is left without rows.
     """
     log = build_interaction_log(dataset, seed=seed)
-    genres = _many_hot(dataset)
+    genres = genre_flags(dataset)[1].astype(np.float32)
     n = len(log)
     same_user = log.user_idx[1:] == log.user_idx[:-1]
     shares = (genres[log.item_idx[1:]] * genres[log.item_idx[:-1]]).sum(axis=1) > 0
@@ -100,15 +100,3 @@ def movie_tasks(dataset: Dataset, *, seed: int = 0, limit: int | None = None) ->
         )
     train, validation, test = parts
     return MovieTasks(train, validation, test, n_users=log.n_users, n_items=log.n_items)
-
-
-def _many_hot(dataset: Dataset) -> np.ndarray:
-    """f32[I, G] in the order of the catalogue."""
-    items = dataset.items.sort_values("item_id")
-    lists = [[g for g in text.split("|") if g] for text in items["genres"]]
-    names = sorted({genre for genres in lists for genre in genres})
-    column = {name: place for place, name in enumerate(names)}
-    table = np.zeros((len(lists), max(1, len(names))), dtype=np.float32)
-    for row, genres in enumerate(lists):
-        table[row, [column[genre] for genre in genres]] = 1.0
-    return table

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from ml_algorithms.sequence_models.sequences import frequent_items
 from ml_algorithms.sequence_models.training import TrainSettings
-from ml_platform.data.datasets import DatasetUnavailableError, SyntheticConfig, load_dataset
+from ml_algorithms.study_data import SYNTHETIC, study_dataset
+from ml_platform.data.datasets import SyntheticConfig
 from ml_platform.data.interactions import InteractionLog, build_interaction_log
-from ml_platform.evaluation.study import MissingInputError
 
 MIN_ITEM_EVENTS = 5
 
@@ -82,13 +82,10 @@ def load(config: Config, dataset: str, *, seed: int = 0) -> Data:
         MissingInputError: If no source has the data.
     """
     small = None
-    if dataset == "synthetic":
+    if dataset == SYNTHETIC:
         n_users = config.synthetic_users
         small = SyntheticConfig(n_users=n_users, n_items=60, n_interactions=12 * n_users, days=60)
-    try:
-        table = load_dataset(dataset, synthetic=small)
-    except DatasetUnavailableError as error:
-        raise MissingInputError(f"{dataset} is not to be had: {error}") from error
+    table = study_dataset(dataset, small=small)
     name, title = TITLES[dataset]
     log = frequent_items(build_interaction_log(table, seed=seed), MIN_ITEM_EVENTS)
     return Data(name, title, log, table.sha256, table.synthetic)

@@ -10,10 +10,12 @@ Generative Recommendations", ICML 2024, section 3. One layer replaces attention 
     Y = silu(Q K' + position bias + time bias) V / L           (equation 2, causal)
     X = X + W2 (norm(Y) * U)                                   (equation 3)
 
-A softmax divides each row by its sum, so ten similar events weigh as much together as one: how
-*often* something was watched is lost. SiLU keeps the sum, and the norm after it keeps the scale in
-hand. U gates each output by what the position itself is. The biases say how attention falls with
-the number of events and with the time between; SASRec knows only absolute positions.
+A softmax divides each row by its sum: ten equal events and one give the same average, and events
+compete for weight. With SiLU each adds its own part, negative ones too. The paper's reason is that
+the amount survives; the norm after it takes the length of the sum out again, so that it survives
+only in how the parts of different events stand to each other. U gates each output by what the
+position itself is. The biases say how attention falls with the number of events and with the time
+between; SASRec knows only absolute positions.
 
 Left out: stochastic length and the fused kernels (speed), M-FALCON (many candidates against one
 cached history, see the page), interleaved actions and the ranking task, and the paper's

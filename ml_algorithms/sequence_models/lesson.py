@@ -6,8 +6,6 @@ generated events, and the notebook says which.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -18,8 +16,8 @@ from ml_algorithms.sequence_models.bench_config import Config, Data, load
 from ml_algorithms.sequence_models.bench_ties import reorder_ties
 from ml_algorithms.sequence_models.evaluation import Split, leave_last_two_out, rank_all
 from ml_algorithms.sequence_models.losses import beta_of
+from ml_algorithms.study_data import for_notebook
 from ml_platform.evaluation import plot_style
-from ml_platform.evaluation.study import MissingInputError
 
 N_ITEMS_EXAMPLE = 1000
 
@@ -27,20 +25,7 @@ N_ITEMS_EXAMPLE = 1000
 def small_data() -> Data:
     """MovieLens-100K, or generated events where it is missing or ``MLSD_NOTEBOOK_SIZE=smoke``."""
     config = Config(synthetic_users=120)
-    if os.environ.get("MLSD_NOTEBOOK_SIZE") == "smoke":
-        return load(config, "synthetic")
-    try:
-        return load(config, "movielens-100k")
-    except MissingInputError as error:
-        print(f"{error}\nGenerated events instead: mechanics only, no quality.")
-        return load(config, "synthetic")
-
-
-def show(figure: Figure) -> None:
-    """Displays a figure that belongs to no global state."""
-    from IPython.display import Image, display
-
-    display(Image(plot_style.png(figure)))
+    return for_notebook(lambda name: load(config, name))
 
 
 def baseline_scores(data: Data, order: str) -> dict[str, float]:

@@ -16,7 +16,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from ml_algorithms.two_tower_and_contrastive import bench_plots as plots
-from ml_algorithms.two_tower_and_contrastive.bench_data import StudyData, baselines, taken_later
+from ml_algorithms.two_tower_and_contrastive.bench_data import (
+    Baseline,
+    StudyData,
+    baselines,
+    taken_later,
+)
 from ml_algorithms.two_tower_and_contrastive.bench_distributed import run_distributed
 from ml_algorithms.two_tower_and_contrastive.bench_gradient import (
     ESTIMATORS,
@@ -111,15 +116,29 @@ def losses(run: StudyRun[Config]) -> None:
         run, "other seeds", [Task(name, chosen[name], seed) for name in LOSSES for seed in others]
     )
     grouped = by_name(sorted([*kept, *rest], key=lambda o: list(LOSSES).index(o.task.name)))
-    grouped |= {name: [quality] for name, quality in baselines(data).items()}
-    record(results, "losses", data, grouped)
-    record_differences(results, "losses", data, grouped, "full_softmax")
+    choices = dict.fromkeys(grouped, "temperature and epoch chosen on the middle part")
+    for name, baseline in baselines(data).items():
+        grouped[name] = [baseline.quality]
+        choices[name] = _record_setting(results, name, baseline)
+    record(results, "losses", data, grouped, choices)
+    record_differences(results, "losses", data, grouped, "full_softmax", choices)
     for name, recipe in chosen.items():
         results.add(
             f"losses/{name}/temperature", recipe.temperature,
             protocol=f"best validation recall@100 of {config.tuned_temperatures}, seed {first}",
         )  # fmt: skip
     run.picture("recall_popularity", plots.recall_against_popularity(results, list(grouped)))
+
+
+def _record_setting(results: Results, name: str, baseline: Baseline) -> str:
+    """Keys for a baseline's setting; returns what the protocol says of it."""
+    if not baseline.setting:
+        return "nothing to choose"
+    how = f"best validation recall@100 of {baseline.tried} settings"
+    for knob, value in baseline.setting.items():
+        results.add(f"losses_setting/{name}/{knob}", value, protocol=how)
+    text = ", ".join(f"{knob} {value:g}" for knob, value in baseline.setting.items())
+    return f"{text}: chosen on the middle part of {baseline.tried} settings"
 
 
 def temperature(run: StudyRun[Config]) -> None:
@@ -148,7 +167,7 @@ def temperature(run: StudyRun[Config]) -> None:
         for seed in config.seeds
     ]
     outcomes = _run(run, "trainings", tasks)
-    record(results, "temperature", data, by_name(outcomes))
+    record(results, "temperature", data, by_name(outcomes), {})
     for name in ("mixed_logq_learned", "in_batch_learned"):
         ends = [outcome.temperature for outcome in outcomes if outcome.task.name == name]
         results.add(
@@ -172,7 +191,7 @@ def negatives(run: StudyRun[Config]) -> None:
         for batch in config.swept_batches
         for seed in config.seeds
     ]
-    record(results, "negatives", data, by_name(_run(run, "trainings", tasks)))
+    record(results, "negatives", data, by_name(_run(run, "trainings", tasks)), {})
     run.picture(
         "count", plots.negatives_sweep(results, config.swept_negatives, config.swept_batches)
     )
@@ -200,8 +219,8 @@ def hard_negatives(run: StudyRun[Config]) -> None:
         for seed in config.seeds
     ]
     grouped = by_name(_run(run, "trainings", tasks))
-    record(results, "hard_negatives", data, grouped)
-    record_differences(results, "hard_negatives", data, grouped, "mined0")
+    record(results, "hard_negatives", data, grouped, {})
+    record_differences(results, "hard_negatives", data, grouped, "mined0", {})
     run.picture("share", plots.hard_negatives(results, list(grouped)))
     base = train(data.pairs, config.variant(**LOSSES["full_softmax"]), seed=run.seed).model
     for (begin, end), share in zip(
@@ -270,11 +289,11 @@ def _wrong_q(
             setting.temperature,
         )  # fmt: skip
         errors = gradient_errors(tenth, batch=batch, draws=config.gradient_draws, seed=seed)
-        results.add(
-            f"gradient_on_a_tenth/{name}/bias@{batch}", errors["in_batch_logq"].bias,
-            n=config.gradient_draws,
-            protocol=f"in-batch + logQ, batches drawn from a tenth of the pairs; {protocol}",
-        )  # fmt: skip
+        for metric, value in vars(errors["in_batch_logq"]).items():
+            results.add(
+                f"gradient_on_a_tenth/{name}/{metric}@{batch}", value, n=config.gradient_draws,
+                protocol=f"in-batch + logQ, batches drawn from a tenth of the pairs; {protocol}",
+            )  # fmt: skip
 
 
 def distributed(run: StudyRun[Config]) -> None:
@@ -290,11 +309,7 @@ def distributed(run: StudyRun[Config]) -> None:
 
 def _start(run: StudyRun[Config]) -> tuple[Config, StudyData, Results]:
     data = study_data(run.config.data_key)
-    results = run.results(
-        dataset_name=data.dataset.name,
-        dataset_sha256=data.dataset.sha256,
-        synthetic=data.dataset.synthetic,
-    )
+    results = run.results_of(data.dataset)
     return run.config, data, results
 
 

@@ -6,7 +6,7 @@ scores f32[Q, I], a ``Quality``: recall, NDCG and what the lists do to popularit
 Protocol: split by time 80/10/10; every (user, second) of the window is one query with the user's
 history before that second, models frozen at the end of the training window; queries without a
 history are left out (nobody in the study knows them); the full catalogue is scored, seen items are
-masked. Epochs and knobs are chosen on the validation window, numbers come from the test window.
+masked. What is chosen is chosen on the validation window; numbers come from the test window.
 """
 
 from __future__ import annotations
@@ -23,20 +23,16 @@ from torch import Tensor
 from ml_algorithms.collaborative_filtering.scoring import score_histories as item_item_scores
 from ml_algorithms.matrix_factorization.ease import fit_ease
 from ml_algorithms.matrix_factorization.ials import ImplicitALS, fit_ials
+from ml_algorithms.study_data import study_dataset
 from ml_algorithms.two_tower_and_contrastive.objective import TrainingPairs
 from ml_algorithms.two_tower_and_contrastive.towers import TwoTower, score_histories
 from ml_algorithms.two_tower_and_contrastive.training import last_items
-from ml_platform.data.datasets import (
-    DatasetUnavailableError,
-    SyntheticConfig,
-    load_dataset,
-)
+from ml_platform.data.datasets import SyntheticConfig
 from ml_platform.data.interactions import InteractionLog, Queries, build_interaction_log
-from ml_platform.data.schema import Dataset
+from ml_platform.data.schema import Dataset, genre_flags
 from ml_platform.data.splits import next_event_queries, temporal_windows
 from ml_platform.evaluation.diversity_metrics import catalogue_coverage, exposure, gini
 from ml_platform.evaluation.ranking_metrics import hit_matrix, ndcg_at, recall_at, top_k
-from ml_platform.evaluation.study import MissingInputError
 
 BLOCK = 2048
 EASE_GRID = (100.0, 300.0, 1000.0)
@@ -78,11 +74,11 @@ class StudyData:
 
     @property
     def protocol(self) -> str:
-        """How every number of quality was measured, in words."""
+        """How every number of quality was measured, in words; not how settings were chosen."""
         return (
             f"{self.dataset.name}, split by time 80/10/10, fitted on the first part, "
             f"{len(self.test.queries)} next-event queries of the last part with a history, "
-            "full catalogue, seen masked, epoch chosen on the middle part"
+            "full catalogue, seen masked"
         )
 
 
@@ -114,10 +110,7 @@ def load_study_data(
         MissingInputError: If the data cannot be had; it says what to do.
     """
     small = SyntheticConfig(n_users=120, n_items=151, n_interactions=interactions)
-    try:
-        dataset = load_dataset(name, synthetic=small) if name == "synthetic" else load_dataset(name)
-    except DatasetUnavailableError as error:
-        raise MissingInputError(f"{name}: {error}") from error
+    dataset = study_dataset(name, small=small)
     log = build_interaction_log(dataset)
     cuts = temporal_windows(log.timestamp)
     train = log.select(log.timestamp < cuts.train_end)
@@ -190,32 +183,51 @@ def taken_later(
     return [hits[:, begin:end].mean(axis=1) for begin, end in windows]
 
 
-def baselines(data: StudyData) -> dict[str, Quality]:
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline's quality and the setting it was measured at; popularity has none to choose."""
+
+    quality: Quality
+    setting: dict[str, float]
+    tried: int = 1
+
+
+def baselines(data: StudyData) -> dict[str, Baseline]:
     """Popularity, EASE and iALS, the latter two tuned on the validation window as the towers."""
     counts = np.bincount(data.train.item_idx, minlength=data.log.n_items).astype(np.float32)
     popularity = evaluate(
         data, data.test, lambda block: np.tile(counts, (block.stop - block.start, 1))
     )
     matrix = data.train.matrix()
-    ease = [fit_ease(matrix, reg=reg) for reg in EASE_GRID]
-    ials = [
-        fit_ials(matrix, factors=32, unobserved_weight=weight, reg=reg) for weight, reg in IALS_GRID
-    ]
+    ease: list[Candidate] = []
+    for reg in EASE_GRID:
+        weights = fit_ease(matrix, reg=reg)
+        for last in RECENT:
+            setting = {"reg": reg, "last_events": float(last)}
+            ease.append((setting, _ease_scorer(data, weights, last)))
+    ials: list[Candidate] = []
+    for weight, reg in IALS_GRID:
+        model = fit_ials(matrix, factors=32, unobserved_weight=weight, reg=reg)
+        for last in RECENT:
+            setting = {"unobserved_weight": weight, "reg": reg, "last_events": float(last)}
+            ials.append((setting, _ials_scorer(data, model, last)))
     return {
-        "popularity": popularity,
-        "ease": _best(data, [_ease_scorer(data, one, last) for one in ease for last in RECENT]),
-        "ials": _best(data, [_ials_scorer(data, one, last) for one in ials for last in RECENT]),
+        "popularity": Baseline(popularity, {}),
+        "ease": _best(data, ease),
+        "ials": _best(data, ials),
     }
 
 
 Scorer = Callable[[Window], Callable[[slice], np.ndarray]]
+Candidate = tuple[dict[str, float], Scorer]
 
 
-def _best(data: StudyData, scorers: list[Scorer]) -> Quality:
-    """Test quality of the scorer with the best validation recall@100."""
+def _best(data: StudyData, candidates: list[Candidate]) -> Baseline:
+    """Test quality of the candidate with the best validation recall@100."""
     window = data.validation
-    recalls = [evaluate(data, window, one(window)).recall_100.mean() for one in scorers]
-    return evaluate(data, data.test, scorers[int(np.argmax(recalls))](data.test))
+    recalls = [evaluate(data, window, one(window)).recall_100.mean() for _, one in candidates]
+    setting, scorer = candidates[int(np.argmax(recalls))]
+    return Baseline(evaluate(data, data.test, scorer(data.test)), setting, len(candidates))
 
 
 def _ease_scorer(data: StudyData, model: np.ndarray, last: int) -> Scorer:
@@ -272,13 +284,9 @@ def _pairs(dataset: Dataset, train: InteractionLog, length: int) -> TrainingPair
 
 def genre_matrix(dataset: Dataset) -> Tensor:
     """f32[I, G]: each item's genres with equal weights that sum to 1; a row of 0 without any."""
-    lists = [text.split("|") if text else [] for text in dataset.items["genres"]]
-    column = {name: number for number, name in enumerate(sorted({g for one in lists for g in one}))}
-    table = torch.zeros(len(lists), max(1, len(column)))
-    for row, names in enumerate(lists):
-        for name in names:
-            table[row, column[name]] = 1.0 / len(names)
-    return table
+    flags = genre_flags(dataset)[1].astype(np.float32)
+    weights = flags / np.maximum(flags.sum(axis=1, keepdims=True), 1.0)
+    return torch.from_numpy(weights)
 
 
 def _window(log: InteractionLog, queries: Queries, length: int, most: int) -> Window:

@@ -7,7 +7,7 @@ that each load the data once. One thread each, so that a run is the same in both
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -125,16 +125,32 @@ def by_name(outcomes: Sequence[Outcome]) -> dict[str, list[Quality]]:
     return grouped
 
 
+EPOCH_CHOSEN = "epoch chosen on the middle part"
+
+
+def protocol_of(data: StudyData, qualities: Sequence[Quality], choice: str) -> str:
+    """The protocol of one row: what was measured, and what was chosen where."""
+    fits = "one fit" if len(qualities) == 1 else f"mean of {len(qualities)} seeds"
+    return f"{data.protocol}, {choice}, {fits}, 95% over users"
+
+
 def record(
-    results: Results, stage: str, data: StudyData, grouped: dict[str, list[Quality]]
+    results: Results,
+    stage: str,
+    data: StudyData,
+    grouped: dict[str, list[Quality]],
+    choices: Mapping[str, str],
 ) -> None:
     """Writes the metrics of every name: per-query ones are means over seeds and queries.
+
+    ``choices`` says for each name what was chosen on the validation window and goes into its
+    protocol; a name that is not in it had its epoch chosen there.
 
     Their interval resamples users; what the seeds add is ``recall@100_seed_range``, the highest
     less the lowest seed.
     """
     for name, qualities in grouped.items():
-        protocol = f"{data.protocol}, mean of {len(qualities)} seeds, 95% over users"
+        protocol = protocol_of(data, qualities, choices.get(name, EPOCH_CHOSEN))
         for metric, field in PER_QUERY.items():
             results.add(
                 f"{stage}/{name}/{metric}", estimate(data, qualities, field), protocol=protocol
@@ -160,11 +176,13 @@ def record_differences(
     data: StudyData,
     grouped: dict[str, list[Quality]],
     reference: str,
+    choices: Mapping[str, str],
 ) -> None:
     """Paired differences of every name to the reference, in ``<stage>_difference``."""
     for name, qualities in grouped.items():
         if name == reference:
             continue
+        choice = choices.get(name, EPOCH_CHOSEN)
         for metric, field in PER_QUERY.items():
             difference = bootstrap_difference(
                 _over_seeds(qualities, field), _over_seeds(grouped[reference], field),
@@ -172,7 +190,7 @@ def record_differences(
             )  # fmt: skip
             results.add(
                 f"{stage}_difference/{name}/{metric}", difference,
-                protocol=f"less {reference}, same queries, 95% over users; {data.protocol}",
+                protocol=f"less {reference}, same queries; {protocol_of(data, qualities, choice)}",
             )  # fmt: skip
 
 

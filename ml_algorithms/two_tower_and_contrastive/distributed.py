@@ -51,7 +51,7 @@ from ml_algorithms.two_tower_and_contrastive.sharded_table import (
     gather,
 )
 from ml_algorithms.two_tower_and_contrastive.towers import TwoTower, build_two_tower
-from ml_algorithms.two_tower_and_contrastive.training import batches
+from ml_algorithms.two_tower_and_contrastive.training import batches, optimiser_of
 
 Layout = Literal["replicated", "sharded"]
 LAUNCH_TIMEOUT_S = 600
@@ -114,6 +114,8 @@ class Run:
     seed: int
     max_steps: int | None = None
     share_negatives: bool = True
+    sgd_rate: float | None = None
+    """Plain gradient steps instead of AdamW (``training.optimiser_of``): shows a wrong scale."""
 
 
 def train_distributed(pairs: TrainingPairs, recipe: Recipe, run: Run) -> dict[str, Any]:
@@ -136,9 +138,7 @@ def train_distributed(pairs: TrainingPairs, recipe: Recipe, run: Run) -> dict[st
     )
     objective = Objective(pairs, recipe, run.seed)
     replica = distribute(model, run.layout)
-    optimiser = torch.optim.AdamW(
-        replica.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
+    optimiser = optimiser_of(replica.parameters(), recipe, run.sgd_rate)
     dist.barrier()
     started, steps = time.perf_counter(), 0
     for _, batch in batches(pairs, recipe, run.seed):

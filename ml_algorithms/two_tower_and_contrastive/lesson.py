@@ -6,13 +6,13 @@ it can be had, else generated data, and every picture says which.
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from ml_algorithms.study_data import for_notebook
 from ml_algorithms.two_tower_and_contrastive.bench_data import (
     StudyData,
     evaluate,
@@ -26,7 +26,6 @@ from ml_algorithms.two_tower_and_contrastive.objective import Recipe
 from ml_algorithms.two_tower_and_contrastive.sharded_table import all_reduce_bytes, sharded_bytes
 from ml_algorithms.two_tower_and_contrastive.training import train
 from ml_platform.evaluation.plot_style import BLUE, GREEN, ORANGE, new_figure
-from ml_platform.evaluation.study import MissingInputError
 
 SETTINGS = {"epochs": 1, "learning_rate": 0.02, "batch_size": 1024, "dim": 16, "hidden": 32}
 
@@ -37,12 +36,7 @@ def lesson_data() -> StudyData:
 
     ``MLSD_NOTEBOOK_SIZE=smoke`` asks for the generated data.
     """
-    smoke = os.environ.get("MLSD_NOTEBOOK_SIZE") == "smoke"
-    name = "synthetic" if smoke else "movielens-100k"
-    try:
-        return load_study_data(name, history_length=10, max_queries=800)
-    except MissingInputError:
-        return load_study_data("synthetic", history_length=10, max_queries=800)
+    return for_notebook(lambda name: load_study_data(name, history_length=10, max_queries=800))
 
 
 def temperature_figure(temperature: float) -> Figure:

@@ -36,7 +36,7 @@ class GatherColumns(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         """Every process has a gradient for every column: sum them, keep those of one's own."""
-        total = gradients[0].contiguous()
+        total = gradients[0].clone(memory_format=torch.contiguous_format)  # autograd's stays as is
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
 

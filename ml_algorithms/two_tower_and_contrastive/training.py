@@ -11,13 +11,13 @@ the pairs and the drawn negatives, so that ``distributed`` can repeat a run batc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ml_algorithms.two_tower_and_contrastive.objective import (
     Batch,
@@ -62,6 +62,7 @@ def train(
     seed: int,
     validate: Callable[[TwoTower], float] | None = None,
     max_steps: int | None = None,
+    sgd_rate: float | None = None,
 ) -> Fit:
     """Trains a model.
 
@@ -72,6 +73,7 @@ def train(
         validate: Maps a model to a number, the higher the better; called after each epoch. The
             best epoch's weights are kept.
         max_steps: Stop after so many steps; None runs all epochs.
+        sgd_rate: See ``optimiser_of``.
 
     Returns:
         The fit. Time per step O(B C D) for C columns of logits.
@@ -87,9 +89,7 @@ def train(
     fit = Fit(model)
     objective = Objective(pairs, recipe, seed)
     parameters = [*model.parameters(), *objective.temperature_parameters()]
-    optimiser = torch.optim.AdamW(
-        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
+    optimiser = optimiser_of(parameters, recipe, sgd_rate)
     best: dict[str, Tensor] = {}
     losses: list[float] = []
 
@@ -121,6 +121,21 @@ def train(
     with torch.no_grad():
         fit.temperature = float(objective.temperature())
     return fit
+
+
+def optimiser_of(
+    parameters: Iterable[nn.Parameter], recipe: Recipe, sgd_rate: float | None = None
+) -> torch.optim.Optimizer:
+    """AdamW as the recipe says; plain gradient steps of a given rate to compare gradients.
+
+    AdamW divides a gradient by its own running size, so that its steps hardly notice a gradient
+    that is twice too large. Two ways of computing it are equal if plain steps agree.
+    """
+    if sgd_rate is not None:
+        return torch.optim.SGD(parameters, lr=sgd_rate)
+    return torch.optim.AdamW(
+        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
 
 
 def last_items(

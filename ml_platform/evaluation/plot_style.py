@@ -72,3 +72,10 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def show(figure: Figure) -> None:
+    """Displays a figure in a notebook's cell, the same in every editor and in the exported page."""
+    from IPython.display import Image, display
+
+    display(Image(png(figure)))  # type: ignore[no-untyped-call]

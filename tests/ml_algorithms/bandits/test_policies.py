@@ -13,7 +13,6 @@ from ml_algorithms.bandits.environment import (
     ContextualWorld,
     best_arm,
     simulate,
-    unit,
 )
 from ml_algorithms.bandits.epsilon_greedy import (
     EpsilonGreedy,
@@ -257,7 +256,3 @@ def test_neural_linear_keeps_networks_apart_and_fits() -> None:
 def test_what_is_wrong_is_named(call, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_unit_vectors() -> None:
-    np.testing.assert_allclose(unit(np.array([[3.0, 4.0]])), [[0.6, 0.8]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ml_algorithms.matrix_factorization import lesson
-from ml_algorithms.matrix_factorization.bench_data import SYNTHETIC
+from ml_algorithms.study_data import SYNTHETIC
 from ml_platform.docs.notebooks import run_all
 from ml_platform.evaluation.progress import Silent
 

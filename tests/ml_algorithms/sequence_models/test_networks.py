@@ -172,14 +172,23 @@ def test_only_a_clock_reads_the_times_and_only_the_request_clock_the_last_one() 
         make("history")(items)
 
 
-def test_more_of_the_same_counts_in_hstu_and_not_in_a_softmax() -> None:
-    """Two equal events against one: a softmax averages them away, SiLU adds them up."""
-    value = torch.randn(1, 1, 1, 4)
-    logits = torch.zeros(1, 1, 1, 1)
-    assert torch.equal(logits.softmax(-1) @ value, logits.expand(-1, -1, -1, 2).softmax(-1) @ value
-                       .expand(-1, -1, 2, -1))  # fmt: skip
-    once = functional.silu(logits + 1) @ value
-    twice = functional.silu(logits.expand(-1, -1, -1, 2) + 1) @ value.expand(-1, -1, 2, -1)
+@torch.no_grad()
+def test_more_of_the_same_counts_in_hstu_until_its_norm_and_not_in_a_softmax() -> None:
+    """One event once and twice: a softmax averages, SiLU adds up, the norm takes the length out."""
+    torch.manual_seed(4)
+    x, mask = torch.randn(1, 1, 8).expand(1, 2, 8), torch.ones(1, 1, 2, 2).tril().bool()
+    once, twice = CausalSelfAttention(8, 2)(x, mask)[0]
+    torch.testing.assert_close(twice, once)
+    layer = HSTULayer(8, 2, 2, 0.0, timed=False).double()
+    layer.position_bias.zero_()
+    layer.output.bias.zero_()
+    layer.attended_norm.eps = 0.0
+    x = x.double()
+    once, twice = (layer(x, mask, None) - x)[0]
+    torch.testing.assert_close(twice, once)
+    layer.attended_norm = nn.Identity()  # type: ignore[assignment]
+    once, twice = (layer(x, mask, None) - x)[0]
+    assert once.abs().max() > 1e-4
     torch.testing.assert_close(twice, 2 * once)
 
 

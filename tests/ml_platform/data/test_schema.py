@@ -1,12 +1,13 @@
 """Canonical tables: what is refused, with which words, and a checksum that sees every value."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from ml_platform.data.datasets import Dataset
-from ml_platform.data.schema import SchemaViolation, canonical_tables, content_sha256
+from ml_platform.data.schema import SchemaViolation, canonical_tables, content_sha256, genre_flags
 
 Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 
@@ -21,6 +22,15 @@ def test_valid_tables_pass_in_canonical_order(tables: Tables) -> None:
     interactions, items, users = (table.iloc[::-1] for table in tables)
     for given, checked in zip(tables, canonical_tables(interactions, items, users), strict=True):
         pd.testing.assert_frame_equal(given, checked)
+
+
+def test_genres_become_flags_in_alphabetical_order(make_dataset: Callable[..., Dataset]) -> None:
+    data = make_dataset([(1, 10, 3.0, 100)], item_ids=[10, 11, 12])
+    assert genre_flags(data)[1].shape == (3, 0)
+    items = data.items.assign(genres=["War|Action", "", "Sci-Fi|War"])
+    names, flags = genre_flags(replace(data, items=items))
+    assert names == ("Action", "Sci-Fi", "War")
+    assert flags.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 1]]
 
 
 @pytest.mark.parametrize(

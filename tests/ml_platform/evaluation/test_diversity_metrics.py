@@ -37,6 +37,14 @@ def test_distances_equal_brute_force(lists_and_vectors, cells, monkeypatch):
     np.testing.assert_allclose(dm.min_pairwise_distance(vectors, lists), smallest, atol=1e-12)
 
 
+def test_unit_rows_have_length_one_along_the_last_axis():
+    stacked = np.array([[[3.0, 4.0], [0.0, 0.0]], [[0.0, -2.0], [5.0, 12.0]]])
+    expected = [[[0.6, 0.8], [0.0, 0.0]], [[0.0, -1.0], [5 / 13, 12 / 13]]]
+    np.testing.assert_allclose(dm.unit_rows(stacked), expected)
+    with pytest.raises(ValueError, match="not finite"):
+        dm.unit_rows(np.array([[1.0, np.nan]]))
+
+
 def test_ild_misses_duplicates_that_the_minimum_sees():
     """Two far-apart pairs of twins: the critique of Ohsaka & Togashi in one list."""
     vectors = np.array([[1.0, 0], [1, 0], [-1, 0], [-1, 0]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydantic import BaseModel, ConfigDict
@@ -53,6 +54,16 @@ def test_a_full_run_writes_beside_the_algorithm(study: Study[Config]) -> None:
     assert (results.run.system, results.run.seed, results.run.config) == ("toy", 0, {"n": 5})
     picture = study.folder / "results" / "plots" / "line_line.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_data_label_their_results(tmp_path: Path) -> None:
+    data = SimpleNamespace(name="toy ratings", sha256="1" * 64, synthetic=True)
+    run = StudyRun("toy", "line", tmp_path, Config(), 0, Silent(), tmp_path)
+    started = run.results_of(data).run
+    assert started.dataset.model_dump() == {
+        "name": "toy ratings", "sha256": "1" * 64, "synthetic": True,
+    }  # fmt: skip
+    assert run.written is not None
 
 
 def test_another_seed_leaves_results_alone(study: Study[Config], capsys) -> None:
