@@ -9,7 +9,6 @@ Legend: N vectors, D dimensions, Q queries.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,10 +26,9 @@ from ml_algorithms.nearest_neighbour.index import Distances, Ids, Vectors, norma
 from ml_algorithms.nearest_neighbour.ivf import IVFIndex
 from ml_algorithms.nearest_neighbour.lsh import collision_probability
 from ml_algorithms.nearest_neighbour.product_quantization import PQIndex, ProductQuantizer
-from ml_platform.evaluation.plot_style import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, png
+from ml_platform.evaluation.plot_style import BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 
 K = 10
-PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,6 @@ class Toy:
     base: Vectors
     queries: Vectors
     truth: Ids
-
-
-def show(thing: Figure | pd.DataFrame) -> None:
-    """Displays a figure or a table in a notebook.
-
-    The pause lets a headless runner take the output before the cell ends: while it answers a
-    widget it can miss the cell's end, and then waits for its time limit.
-    """
-    from IPython.display import Image, display
-
-    display(Image(data=png(thing)) if isinstance(thing, Figure) else thing)
-    time.sleep(PAUSE_S)
 
 
 @lru_cache(maxsize=4)
