@@ -96,6 +96,10 @@ def run_notebook(
             on_cell_start=lambda cell, cell_index: started.append(cell_index),
             on_cell_executed=lambda **_: step(1),
         )
+        # The library plays a front end for output widgets and answers the kernel on the socket on
+        # which it awaits the cell's end; in between it can miss that end and wait for its time
+        # limit. Without the play, what a slider shows becomes the cell's own output.
+        client.widget_registry = {}
         said = Path(scratch) / "said"  # what the kernel itself says, not its cells
         try:
             with said.open("wb") as sink:
@@ -109,6 +113,20 @@ def run_notebook(
             cell = started[-1] if started else 0
             told = "" if isinstance(error, CellExecutionError) else said.read_text()[-2000:]
             raise NotebookFailedError(f"{path.stem}, cell {cell + 1}: {error}\n{told}") from error
+    _refuse_errors_under_sliders(notebook, path.stem)
+
+
+def _refuse_errors_under_sliders(notebook: Any, name: str) -> None:
+    """`interact` catches what its function raises and shows it; here that is a failure.
+
+    Raises:
+        NotebookFailedError: at the first output that is an error.
+    """
+    for number, cell in enumerate(notebook.cells, start=1):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                trace = "\n".join(output.traceback)
+                raise NotebookFailedError(f"{name}, cell {number}: {output.evalue}\n{trace}")
 
 
 async def _execute(

@@ -7,13 +7,11 @@ and names stand beside what they name. Drawn by Agg, so no display is needed.
 from __future__ import annotations
 
 import io
-import time
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-PAUSE_S = 0.1
 BLACK, BLUE, ORANGE, GREEN, PINK, SKY = (
     "#000000",
     "#0072B2",
@@ -77,12 +75,7 @@ def png(figure: Figure) -> bytes:
 
 
 def show(thing: object) -> None:
-    """Displays a figure (or a table) in a notebook's cell, the same in every editor and export.
-
-    The pause lets a headless runner take the output before the cell ends: while it answers a
-    widget it can miss the cell's end, and then waits for its time limit.
-    """
+    """Displays a figure (or a table) in a notebook's cell, the same in every editor and export."""
     from IPython.display import Image, display
 
     display(Image(png(thing)) if isinstance(thing, Figure) else thing)  # type: ignore[no-untyped-call]
-    time.sleep(PAUSE_S)

@@ -39,3 +39,25 @@ def test_a_notebook_that_is_not_there_is_said(tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit):
         main([str(tmp_path / "none.ipynb"), "--out", str(tmp_path)])
     assert "no such notebook" in capsys.readouterr().err
+
+
+SLIDER = """
+from ipywidgets import interact
+from IPython.display import display, Markdown
+interact(lambda n: display(Markdown("n is %d" % (1 // n))), n=({low}, 3, 1));
+"""
+
+
+def test_what_a_slider_shows_is_the_cells_output(tmp_path: Path) -> None:
+    path = notebook(tmp_path / "slider.ipynb", SLIDER.format(low=-1))
+    assert main([str(path), "--out", str(tmp_path / "out")]) == 0
+    executed = nbformat.read(tmp_path / "out" / "slider.ipynb", as_version=4)
+    shown = [o.data for o in executed.cells[0].outputs if o.output_type == "display_data"]
+    assert {"n is 1"} <= {data.get("text/markdown") for data in shown}
+
+
+def test_an_error_under_a_slider_is_a_failure(tmp_path: Path, capsys) -> None:
+    path = notebook(tmp_path / "slider.ipynb", SLIDER.format(low=-3))
+    assert main([str(path), "--out", str(tmp_path / "out")]) == 1
+    assert "slider, cell 1" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
