@@ -17,14 +17,14 @@ class TreesStudyConfig(BaseModel):
     table_trees: int = 200
     ranking_trees: int = 100
     # speed
-    fit_rows: tuple[int, ...] = (5_000, 20_000, 80_000, 200_000)
+    fit_rows: tuple[int, ...] = (5_000, 20_000, 80_000)
     fit_features: int = 28
     fit_trees: int = 30
     inference_trees: int = 300
     inference_leaves: int = 63
     inference_train_rows: int = 20_000
     inference_rows: tuple[int, ...] = (1, 100, 500, 10_000)
-    repeats: int = 15
+    repeats: int = 7
     # ablations
     ablation_trees: int = 100
     leaves: tuple[int, ...] = (7, 15, 31, 63)
