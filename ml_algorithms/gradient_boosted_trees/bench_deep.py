@@ -200,17 +200,20 @@ def _round(rows: int) -> int:
     return round(rows, -2)
 
 
+NAMES = {"mlp": "network", "lambdamart": "LambdaMART", "item_mean": "film's mean"}
+
+
 def _figure(lines: dict[str, dict[str, list[tuple[int, float]]]]) -> Figure:
     figure, axes = new_figure("Trees, network, line: by amount of training data", panels=3,
                               height=3.9)  # fmt: skip
-    labels = {"adult": "Adult: log loss (lower is better)",
-              "california": "California: RMSE (lower is better)",
-              "ranking": "ranking: NDCG@10 (higher is better)"}  # fmt: skip
+    labels = {"adult": "Adult: log loss (low is good)",
+              "california": "California: RMSE (low is good)",
+              "ranking": "ranking: NDCG@10 (high is good)"}  # fmt: skip
     for one, (task, models) in zip(axes, lines.items(), strict=True):
         for model, points in models.items():
             colour, marker = STYLE[model]
             one.plot(*zip(*points, strict=True), f"{marker}-", color=colour, markersize=4,
-                     label=model.replace("_", " "))  # fmt: skip
+                     label=NAMES.get(model, model.replace("_", " ")))  # fmt: skip
         one.set(xscale="log", xlabel="training rows")
         one.set_title(labels[task], fontsize=8.5)
         one.legend(frameon=False, fontsize=7.5)
