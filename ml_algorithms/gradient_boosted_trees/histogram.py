@@ -122,17 +122,24 @@ def _edges(values: np.ndarray, max_bins: int) -> np.ndarray:
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) <= max_bins and counts.min(initial=MIN_ROWS_IN_BIN) >= MIN_ROWS_IN_BIN:
         return (distinct[1:] + distinct[:-1]) / 2
-    closed, in_bin, left, bins_left = [], 0, int(counts.sum()), max_bins
-    for position, count in enumerate(counts[:-1]):
-        in_bin += int(count)
-        # Close before a frequent value too: it must not share its bin with its left neighbours.
-        next_is_big = counts[position + 1] * max_bins >= counts.sum()
-        share = max(MIN_ROWS_IN_BIN, left / bins_left)
-        if in_bin >= share or (next_is_big and in_bin >= MIN_ROWS_IN_BIN and bins_left > 2):
-            closed.append(position)
-            left, in_bin, bins_left = left - in_bin, 0, bins_left - 1
-            if bins_left == 1:
-                break
+    ends = counts.cumsum()  # rows up to and with each distinct value
+    # A bin is closed before a frequent value too: it must not share one with its left neighbours.
+    before_big = np.flatnonzero(counts * max_bins >= ends[-1]) - 1
+    closed: list[int] = []
+    rows, bins_left, last = 0, max_bins, len(counts) - 2
+    while bins_left > 1:
+        share = max(MIN_ROWS_IN_BIN, (int(ends[-1]) - rows) / bins_left)
+        position = int(np.searchsorted(ends, rows + share))
+        if bins_left > 2:
+            start = max(
+                closed[-1] + 1 if closed else 0, np.searchsorted(ends, rows + MIN_ROWS_IN_BIN)
+            )
+            ahead = before_big[np.searchsorted(before_big, start) :]
+            position = min(position, int(ahead[0])) if len(ahead) else position
+        if position > last:
+            break
+        closed.append(position)
+        rows, bins_left = int(ends[position]), bins_left - 1
     at = np.array(closed, dtype=np.int64)
     return (distinct[at] + distinct[at + 1]) / 2
 
