@@ -131,10 +131,8 @@ def _edges(values: np.ndarray, max_bins: int) -> np.ndarray:
         share = max(MIN_ROWS_IN_BIN, (int(ends[-1]) - rows) / bins_left)
         position = int(np.searchsorted(ends, rows + share))
         if bins_left > 2:
-            start = max(
-                closed[-1] + 1 if closed else 0, np.searchsorted(ends, rows + MIN_ROWS_IN_BIN)
-            )
-            ahead = before_big[np.searchsorted(before_big, start) :]
+            enough = int(np.searchsorted(ends, rows + MIN_ROWS_IN_BIN))
+            ahead = before_big[int(np.searchsorted(before_big, enough)) :]
             position = min(position, int(ahead[0])) if len(ahead) else position
         if position > last:
             break

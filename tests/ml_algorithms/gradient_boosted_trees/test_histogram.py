@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ml_algorithms.gradient_boosted_trees.histogram import (
+    MIN_ROWS_IN_BIN,
     accumulate,
     accumulate_numpy,
     fit_bins,
@@ -94,3 +95,36 @@ def test_bad_input_is_refused(x, options, match):
 def test_another_number_of_columns_is_refused():
     with pytest.raises(ValueError, match=r"\[N, 2\]"):
         fit_bins(np.ones((3, 2))).transform(np.ones((3, 1)))
+
+
+def edges_by_walking(values, max_bins):
+    """The greedy definition, value by value."""
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= max_bins and counts.min() >= MIN_ROWS_IN_BIN:
+        return (distinct[1:] + distinct[:-1]) / 2
+    closed, in_bin, left, bins_left = [], 0, len(values), max_bins
+    for position in range(len(distinct) - 1):
+        in_bin += counts[position]
+        next_is_big = counts[position + 1] * max_bins >= len(values)
+        share = max(MIN_ROWS_IN_BIN, left / bins_left)
+        if in_bin >= share or (next_is_big and in_bin >= MIN_ROWS_IN_BIN and bins_left > 2):
+            closed.append((distinct[position] + distinct[position + 1]) / 2)
+            left, in_bin, bins_left = left - in_bin, 0, bins_left - 1
+            if bins_left == 1:
+                break
+    return np.array(closed)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "integers", "rounded", "half zeros"])
+def test_edges_are_those_of_the_greedy_walk(kind):
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        size, max_bins = int(rng.integers(1, 400)), int(rng.integers(2, 40))
+        values = {
+            "continuous": rng.normal(size=size),
+            "integers": rng.integers(0, 30, size).astype(float),
+            "rounded": np.round(rng.exponential(size=size), 1),
+            "half zeros": np.where(rng.random(size) < 0.5, 0.0, rng.normal(size=size)),
+        }[kind]
+        found = fit_bins(values[:, None], max_bins=max_bins).edges[0]
+        np.testing.assert_array_equal(found, edges_by_walking(values, max_bins))
