@@ -6,9 +6,9 @@ include scripts/environment.mk
 
 SYSTEM ?= video_recommendation
 # A system is a folder on the second level with an environment of its own; algorithms share the root's.
-SYSTEMS := $(patsubst %/pyproject.toml,%,$(wildcard */*/pyproject.toml))
+SYSTEMS := $(patsubst %/pyproject.toml,%,$(filter-out artifacts/%,$(wildcard */*/pyproject.toml)))
 # A job is a script on the third level with an environment of its own (Spark).
-JOBS := $(patsubst %/pyproject.toml,%,$(wildcard */*/*/pyproject.toml))
+JOBS := $(patsubst %/pyproject.toml,%,$(filter-out artifacts/%,$(wildcard */*/*/pyproject.toml)))
 ALGORITHMS := $(patsubst %/Makefile,%,$(wildcard ml_algorithms/*/Makefile))
 FOLDER := $(filter %/$(SYSTEM),$(SYSTEMS))
 PACKAGES := ml_platform ml_algorithms feature_engineering

@@ -40,5 +40,6 @@ upgrade=""
 [ "${1:-}" != "--upgrade" ] || upgrade=yes
 compile . --all-extras
 for project in */*/pyproject.toml */*/*/pyproject.toml; do
+  case "$project" in artifacts/*) continue ;; esac # the site has a page of that name
   compile "$(dirname "$project")" --all-extras
 done

@@ -13,9 +13,10 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ml_platform", "ml_algorithms", "feature_engineering")
-SYSTEMS = sorted(path.parent for path in ROOT.glob("*/*/pyproject.toml"))
+# Not below artifacts: the site has a page about each pyproject.toml.
+SYSTEMS = sorted(p.parent for p in ROOT.glob("*/*/pyproject.toml") if p.is_file())
 # Jobs that need an environment of their own (Spark): requirements and a script, no package.
-JOBS = sorted(path.parent for path in ROOT.glob("*/*/*/pyproject.toml"))
+JOBS = sorted(p.parent for p in ROOT.glob("*/*/*/pyproject.toml") if p.is_file())
 REQUIRED = (
     "README.md",
     "Makefile",
