@@ -292,6 +292,11 @@ def run_deletes(run: StudyRun[Config]) -> None:
         run.picture(name, figure)
 
 
+def _named(old: Ids, found: Ids) -> Ids:
+    """Ids of the rebuilt index as those of the first; where nothing was found it stays so."""
+    return np.where(found == NO_ID, NO_ID, old[found])
+
+
 def _about_deletes(config: Config, problem: Problem) -> str:
     return (
         f"{problem.describe()}, {len(problem.queries)} queries; a random share deleted; HNSW "
@@ -327,7 +332,7 @@ def _ways(
         "drop_after": lambda query: _drop_after(index, living, query, k),
         "unlink": lambda query: cut.search(query, k)[1][0],
         "repair": lambda query: mended.search(query, k)[1][0],
-        "rebuild": lambda query: old[rebuilt.search(query, k)[1][0]],
+        "rebuild": lambda query: _named(old, rebuilt.search(query, k)[1][0]),
     }
     about = _about_deletes(config, problem)
     measured = {}

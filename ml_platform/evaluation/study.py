@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from rich.console import Console as RichConsole
 
 from ml_platform.evaluation.plot_style import png
-from ml_platform.evaluation.progress import Console, Progress, Silent
+from ml_platform.evaluation.progress import Console, Progress
 from ml_platform.evaluation.results import Results, write_atomic
 
 FULL = "default"
@@ -192,4 +192,4 @@ class Study(Generic[Config]):
         return 1 if missing else 0
 
 
-__all__ = ["FULL", "MissingInputError", "Part", "Silent", "Study", "StudyRun"]
+__all__ = ["FULL", "MissingInputError", "Part", "Study", "StudyRun"]
