@@ -9,21 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
     field_validator,
 )
 
-
-class Stage(BaseModel):
-    """Base of all stage configurations: frozen, and strict about names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from ml_platform.evaluation.configuration import Stage, read_config
 
 
 class DataConfig(Stage):
@@ -219,43 +212,5 @@ class Config(Stage):
 
 
 def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
-    """Reads a YAML file of differences and applies ``stage.key=value`` overrides on top.
-
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: for an override that is not ``key=value``, an unknown key or a bad value.
-    """
-    values: dict[str, Any] = {}
-    if path is not None:
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no configuration file {path}; see configs/ for those there are"
-            )
-        values = _parsed(path.read_text(), str(path)) or {}
-        if not isinstance(values, dict):
-            raise ValueError(f"{path} holds a {type(values).__name__}, not keys with values")
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise ValueError(f"override {override!r} is not of the form stage.key=value")
-        _set(values, key.strip().split("."), _parsed(text, f"override {override!r}"))
-    return Config.model_validate(values)
-
-
-def _parsed(text: str, origin: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{origin} is not YAML: {error}") from error
-
-
-def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
-    """Sets ``values[a][b] = value`` for the path [a, b], making the stages on the way."""
-    *parents, leaf = path
-    for parent in parents:
-        if values.get(parent) is None:
-            values[parent] = {}
-        values = values[parent]
-        if not isinstance(values, dict):
-            raise ValueError(f"override of {'.'.join(path)!r}: {parent} is a value, not a stage")
-    values[leaf] = value
+    """The configuration of this system; see ``read_config`` for the errors."""
+    return read_config(Config, path, overrides)
