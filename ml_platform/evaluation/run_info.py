@@ -6,7 +6,9 @@ be reproduced, and a latency without a machine means nothing.
 
 import os
 import platform
+import resource
 import subprocess
+import sys
 from pathlib import Path
 from typing import Self
 
@@ -88,3 +90,9 @@ def _usable_cores() -> int:
 
 def _memory_gib() -> int:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+
+
+def peak_memory_bytes() -> float:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)  # macOS counts bytes

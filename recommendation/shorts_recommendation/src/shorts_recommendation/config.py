@@ -36,7 +36,7 @@ class WorldConfig(Stage):
     taste_drift: float = Field(default=0.3, ge=0, le=1)
     zipf_exponent: PositiveFloat = 0.9
     uniform_share: float = Field(default=0.05, gt=0, lt=1)
-    """Share of slots that the logging policy fills uniformly: exploration with a known propensity."""
+    """Share of slots that the logging policy fills uniformly, whatever the user likes."""
     n_shocks: PositiveInt = 40
     """Trending shocks: a tag that is hot for some hours."""
 
@@ -59,7 +59,7 @@ class StateConfig(Stage):
     """Of the tag and creator profiles, at each event."""
     session_decay: float = Field(default=0.8, gt=0, lt=1)
     """Of the session embedding, at each event."""
-    seen_length: PositiveInt = 1024
+    seen_length: PositiveInt = 512
     """Videos that are not shown again."""
     counter_period_s: PositiveInt = 900
     """Video counters are published on this grid: offline and online read the same values."""
@@ -70,15 +70,22 @@ class TwoTowerConfig(Stage):
     """Retrieval over 768-d content plus ids."""
 
     embedding_dim: PositiveInt = 64
+    """Of the vectors: 63 of direction and one of bias."""
+    content_dim: PositiveInt = 128
+    """Principal components of the content that the video tower reads: fitted once."""
     history_length: PositiveInt = 20
-    """Last videos watched through that the user tower reads."""
+    """Last videos watched through that the user tower reads; at most what the state keeps."""
     learning_rate: PositiveFloat = 2e-3
+    row_learning_rate: PositiveFloat = 0.05
+    """Of id and creator rows (row-wise Adagrad: the length of a row's first step)."""
     batch_size: PositiveInt = 1024
     epochs: PositiveInt = 4
     temperature: PositiveFloat = 0.1
     n_uniform: PositiveInt = 1024
     id_dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Share of training rows without the id: what a fresh upload looks like."""
+    """Share of videos of a batch without their id: what a fresh upload looks like."""
+    max_pairs: PositiveInt = 600_000
+    """Latest long views that are learnt from: memory and time stop growing there."""
 
 
 class RetrievalConfig(Stage):
@@ -145,33 +152,72 @@ class RankingConfig(Stage):
 
 
 class RerankingConfig(Stage):
-    """A sequence of single videos, not a page."""
+    """A sequence of single videos, not a page: rules count what the session has shown before."""
 
     k: PositiveInt = 10
     pool: PositiveInt = 60
-    """Candidates that the re-ranker sees."""
+    """Candidates that the re-ranker sees: six for every place, so that rules have a choice."""
+    fresh_reserve: int = Field(default=6, ge=0)
+    """Places of the pool kept for fresh uploads: by value alone few would reach it."""
+    memory: PositiveInt = 10
+    """Videos shown before that still count: as many as the slate, so that no border shows."""
     relevance_weight: float = Field(default=0.7, ge=0, le=1)
     """MMR's lambda: 1 is relevance order."""
     fatigue: float = Field(default=0.5, ge=0, le=1)
-    """Share of the value that a second video of a creator loses; decays with distance."""
-    tag_cap: PositiveInt = 3
-    """Most of one main tag in any ten in a row."""
+    """Share of the value that a creator's next video loses right after one; 0 is off."""
+    fatigue_decay: float = Field(default=0.8, ge=0, le=1)
+    """The loss shrinks by this factor with every video in between."""
+    tag_cap: int = Field(default=3, ge=0)
+    """Most of one main tag in any ten in a row; 0 is off."""
     fresh_slots: int = Field(default=1, ge=0)
+    """Places of a slate that go to the best fresh upload, unless one stands before them."""
     exploration: float = Field(default=0.0, ge=0, le=1)
+    """Share of places drawn uniformly from what the rules allow, propensity logged."""
+    projected_dim: PositiveInt = 64
+    """Of the content vectors that are compared: 768 numbers a video are too slow to fetch."""
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> RerankingConfig:
+        if self.pool < self.k:
+            raise ValueError(f"a pool of {self.pool} cannot fill {self.k} places")
+        if self.fresh_slots > self.k:
+            raise ValueError(f"{self.fresh_slots} fresh slots in {self.k} places")
+        if self.fresh_reserve >= self.pool:
+            raise ValueError(f"fresh_reserve {self.fresh_reserve} leaves nothing of the pool")
+        return self
 
 
 class ServingConfig(Stage):
     """One request."""
 
     deadline_ms: PositiveFloat = 100.0
+    """From the request's arrival; a slate that would come later is answered by the ladder."""
     prefetch: PositiveInt = 10
     """Videos that an answer holds; the client asks again before it runs out."""
+    slate_length: PositiveInt = 20
+    """Videos computed at once: an answer, and as many again that the client may already hold."""
+    slate_ttl_s: PositiveFloat = 300.0
+    """An untouched slate grows stale with the trends, which are published every 15 minutes."""
+    slates_in_process: PositiveInt = 50_000
+    """About 4 KB each; beyond it the least recently asked live in the store only."""
+    newcomer_rows: PositiveInt = 2_000
+    """State rows for users that the bundle does not know; the least recent makes room."""
     batch_wait_ms: float = Field(default=2.0, ge=0)
     """Longest time that a request waits for others to share the models' work."""
     max_batch: PositiveInt = 16
+    max_waiting: PositiveInt = 256
+    """Requests that may wait for the models; a longer line could not be served in time."""
+    compute_ahead: bool = True
+    """Recompute an invalidated slate before it is asked for, while nobody waits."""
+    trending_list: PositiveInt = 200
+    """Length of the last rung of the ladder: every slate's worth after the seen ones are left out."""
     load_rate_qps: PositiveFloat = 1000.0
     load_uncached_rate_qps: PositiveFloat = 400.0
     load_seconds: PositiveFloat = 15.0
+    load_event_share: float = Field(default=0.15, ge=0, lt=1)
+    """Of the requests under load; each event invalidates its user's slate."""
+    load_zipf_exponent: PositiveFloat = 0.8
+    """Of the users' activity in the load test."""
 
 
 class EvaluationConfig(Stage):

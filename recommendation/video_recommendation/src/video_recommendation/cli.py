@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 
+from ml_platform.evaluation import command_line
+from ml_platform.evaluation.command_line import read_settings
 from video_recommendation.artifacts import SYSTEM_FOLDER
 from video_recommendation.config import Config, load_config
 
@@ -44,17 +44,7 @@ def settings(
         extra.append(f"data.dataset={dataset}")
     if seed is not None:
         extra.append(f"seed={seed}")
-    try:
-        return load_config(config, tuple(extra))
-    except ValidationError as error:
-        for problem in error.errors():
-            place = ".".join(str(part) for part in problem["loc"])
-            console.print(
-                f"[red]configuration: {place}: {problem['msg']} (got {problem['input']!r})"
-            )
-    except (FileNotFoundError, ValueError) as error:
-        console.print(f"[red]configuration: {error}")
-    raise typer.Exit(2)
+    return read_settings(load_config, config, tuple(extra), console)
 
 
 def started(config: Config, out: Path | None) -> Run:
@@ -65,19 +55,13 @@ def started(config: Config, out: Path | None) -> Run:
 
 
 def guarded(work: Callable[[], Any]) -> None:
-    """Runs a command; errors that a user can mend are printed as one line, others are traced."""
+    """Runs a command; see ``ml_platform.evaluation.command_line.guarded``."""
     from ml_platform.data.download import CorruptFileError, DatasetUnavailableError
     from ml_platform.operations.registry import RegistryError
     from video_recommendation.bundle_checks import BundleError
 
-    try:
-        work()
-    except (DatasetUnavailableError, CorruptFileError, BundleError, RegistryError) as error:
-        console.print(f"[red]{escape(str(error))}", highlight=False)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        console.print("\n[yellow]interrupted; the last complete run is untouched")
-        raise typer.Exit(130) from None
+    mendable = (DatasetUnavailableError, CorruptFileError, BundleError, RegistryError)
+    command_line.guarded(work, console, mendable)
 
 
 @app.command()

@@ -7,8 +7,6 @@ system's folder; every run writes its own ``artifacts/<run>/``.
 from __future__ import annotations
 
 import os
-import resource
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from rich.console import Console
 from ml_platform.data.splits import next_event_queries
 from ml_platform.evaluation.progress import Console as ProgressConsole
 from ml_platform.evaluation.results import Results
+from ml_platform.evaluation.run_info import peak_memory_bytes
 from video_recommendation.artifacts import SYSTEM_FOLDER, new_run_folder, publish
 from video_recommendation.benchmarks import run_index_bench
 from video_recommendation.benchmarks_serving import run_serving_bench
@@ -225,9 +224,3 @@ class Run:
             "seconds/all_stages/wall_s", sum(self.progress.seconds.values()), protocol=protocol
         )
         results.add("memory/main_process/peak_bytes", peak_memory_bytes(), protocol=protocol)
-
-
-def peak_memory_bytes() -> float:
-    """Largest resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)  # macOS counts bytes

@@ -1,0 +1,9 @@
+"""The system's own folder in the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SYSTEM = "shorts_recommendation"
+SYSTEM_FOLDER = Path(__file__).resolve().parents[2]
+"""The package is installed editable, so the folder is two levels above it."""

@@ -1,0 +1,161 @@
+"""What the commands do: each method is one subcommand of ``cli.py``.
+
+A full run (not quick, default size, default configuration) refreshes ``results/`` in the system's
+folder; every run writes its own ``artifacts/<run>/``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from ml_platform.evaluation.progress import Console as ProgressConsole
+from ml_platform.evaluation.results import Results
+from ml_platform.evaluation.run_folder import new_run_folder, publish
+from ml_platform.evaluation.run_info import peak_memory_bytes
+from shorts_recommendation.artifacts import SYSTEM, SYSTEM_FOLDER
+from shorts_recommendation.bundle import save_bundle
+from shorts_recommendation.config import Config, WorldConfig
+from shorts_recommendation.data import ShortsData, load_data
+from shorts_recommendation.pipeline import Trained, train_system
+
+
+@dataclass
+class Run:
+    """One command: its configuration, where it writes, where it prints."""
+
+    config: Config
+    artifacts: Path
+    console: Console
+    progress: ProgressConsole = field(init=False)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        torch.set_num_threads(min(2, os.cpu_count() or 1))
+        self.progress = ProgressConsole(self.console)
+
+    # --- subcommands ---
+
+    def data(self) -> None:
+        """Makes or reads the world and prints what is in it."""
+        data = self.load()
+        self.console.print(f"  sha256 of the content: {data.sha256}", highlight=False)
+
+    def train(self) -> Trained:
+        """Trains and publishes a bundle."""
+        data = self.load()
+        with self._run_folder() as folder:
+            trained = train_system(data, self.config, self.progress)
+            version = save_bundle(trained, data, folder / "bundle")
+        self.console.print(f"bundle {version} in {folder / 'bundle'}", highlight=False)
+        return trained
+
+    def end_to_end(self, *, serve: bool) -> None:
+        """World, training, evaluation, a served load, the report, the results."""
+        from shorts_recommendation.evaluation.run import evaluate_system
+        from shorts_recommendation.reporting.report import print_report, write_report
+
+        data = self.load()
+        results = self.start_results(data)
+        with self._run_folder() as folder:
+            trained = train_system(data, self.config, self.progress)
+            save_bundle(trained, data, folder / "bundle")
+            evaluate_system(data, trained, self.config, results, folder / "plots", self.progress)
+            if serve:
+                self._serve_load(folder / "bundle", results)
+            self._record_cost(results)
+            results.write(folder / "results.json")
+            report = write_report(folder, results, self.config)
+        if self.is_full and serve:
+            results.write(self.results_folder() / "e2e.json")
+            self._copy_plots(folder / "plots")
+        print_report(self.console, results, self.config, report)
+
+    def bench(self) -> None:
+        """The service under rising load."""
+        from shorts_recommendation.serving.command import main
+
+        main(self)
+
+    # --- parts ---
+
+    def load(self) -> ShortsData:
+        """The configured world; says what it is, and when the run is a quick one."""
+        if self.config.quick:
+            self.console.print("[yellow]QUICK RUN: a small world; the numbers are no results")
+        data = load_data(self.config, progress=self.progress)
+        self.console.print(
+            f"[yellow]SIMULATED[/yellow] {data.name}: {len(data.log):,} impressions, "
+            f"{len(data.users):,} people, {len(data.catalogue):,} videos",
+            highlight=False,
+        )
+        return data
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is measured here is what the documents quote."""
+        return not self.config.quick and self.config.world == WorldConfig()
+
+    def results_folder(self) -> Path:
+        """Where a command writes: ``results/`` for a full run, else beside the artifacts.
+
+        Plots go into its folder ``plots``.
+        """
+        folder = SYSTEM_FOLDER / "results" if self.is_full else self.artifacts / "demonstrations"
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def start_results(
+        self, data: ShortsData | None = None, *, name: str = "", sha256: str = ""
+    ) -> Results:
+        """The results of this command on this data; the clock starts.
+
+        Args:
+            data: The world; None where a command brings its own data, named by
+            name: its name and
+            sha256: its checksum.
+        """
+        return Results.start(
+            system=SYSTEM,
+            config=self.config.model_dump(mode="json"),
+            dataset_name=data.name if data else name,
+            dataset_sha256=data.sha256 if data else sha256,
+            synthetic=data is not None,
+            seed=self.config.seed,
+            root=SYSTEM_FOLDER,
+        )
+
+    @contextmanager
+    def _run_folder(self) -> Iterator[Path]:
+        """A folder for this run; published when the block ends well."""
+        folder = new_run_folder(self.artifacts, self.config.name)
+        (folder / "plots").mkdir()
+        yield folder
+        publish(folder)
+
+    def _copy_plots(self, plots: Path) -> None:
+        from ml_platform.evaluation.results import write_atomic
+
+        for picture in sorted(plots.glob("*.png")):
+            write_atomic(self.results_folder() / "plots" / picture.name, picture.read_bytes())
+
+    def _serve_load(self, bundle: Path, results: Results) -> None:
+        from shorts_recommendation.serving.load_session import record_sessions
+
+        with self.progress.stage("serving under load, second process", 2) as step:
+            record_sessions(bundle, self.config, results, step)
+
+    def _record_cost(self, results: Results) -> None:
+        protocol = "this command, set-up not included"
+        for name, seconds in self.progress.seconds.items():
+            variant = "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_")
+            results.add(f"seconds/{variant}/wall_s", seconds, protocol=protocol)
+        total = sum(self.progress.seconds.values())
+        results.add("seconds/all_stages/wall_s", total, protocol=protocol)
+        results.add("memory/main_process/peak_bytes", peak_memory_bytes(), protocol=protocol)

@@ -1,0 +1,213 @@
+"""Features of a candidate for a request, by one function for training, replay and serving.
+
+In: a ``RequestBatch`` (what is known of the user), candidates i32[B, C] and a ``CounterSnapshot``.
+Out: ``cross_features`` f32[B, C, F], columns named by ``feature_names``. Beside them a ranker reads
+``batch.user`` f32[B, 128], ``batch.context`` f32[B, 32] and the item's own vectors.
+
+``replay`` walks the log in time, user by user in step, and computes for every impression what the
+service would have computed a moment before it: the state holds earlier events only, the counters
+those before the last full period. No feature reads the output of a model fitted on the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from shorts_recommendation.config import StateConfig
+from shorts_recommendation.counters import (
+    CounterSnapshot,
+    VideoCounters,
+    counted_columns,
+    feature_names,
+)
+from shorts_recommendation.items import ItemTable
+from shorts_recommendation.log import Catalogue, ImpressionLog, Users
+from shorts_recommendation.requests import CONTEXT_DIM, USER_DIM, RequestBatch
+from shorts_recommendation.state import Outcomes, UserStates
+
+NEAR = 10  # events that "of late" means
+_OWN = (
+    "log_duration",
+    "log_age_h",
+    "language_match",
+    "main_tag_affinity",
+    "mean_tag_affinity",
+    "creator_shown",
+    "creator_long_views",
+    "creator_of_late",
+    "tag_of_late",
+    "session_cosine",
+    "taste_cosine",
+)
+
+
+def cross_feature_names(config: StateConfig) -> list[str]:
+    """Names of the F columns."""
+    return [*_OWN, *feature_names(config.counter_half_lives_h)]
+
+
+def cross_features(
+    batch: RequestBatch, videos: np.ndarray, snapshot: CounterSnapshot, items: ItemTable
+) -> np.ndarray:
+    """Features of candidates.
+
+    Args:
+        batch: B requests.
+        videos: i32[B, C]; a padded place (-1) gets the features of video 0 and must be masked.
+        snapshot: The counters.
+        items: The catalogue as models read it.
+
+    Returns:
+        f32[B, C, F].
+    """
+    videos = np.maximum(videos, 0)
+    counted = snapshot.features
+    columns = np.empty((*videos.shape, len(_OWN) + counted.shape[1]), dtype=np.float32)
+    age_s = batch.now_s[:, None] - items.upload_s[videos]
+    columns[..., 0] = items.log_duration[videos]
+    columns[..., 1] = np.log1p(np.maximum(age_s, 0) / 3600)
+    columns[..., 2] = items.language[videos] == batch.language[:, None]
+    _tag_columns(columns, batch, items.tags[videos])
+    _history_columns(columns, batch, videos, items)
+    vectors = items.content[videos]
+    for place, profile in ((9, batch.session), (10, batch.user[:, 32:64])):
+        length = np.maximum(np.linalg.norm(profile, axis=1), 1e-6)
+        columns[..., place] = np.einsum("bcd,bd->bc", vectors, profile / length[:, None])
+    columns[..., len(_OWN) :] = counted[videos]
+    return columns
+
+
+def _tag_columns(columns: np.ndarray, batch: RequestBatch, tags: np.ndarray) -> None:
+    rows = np.arange(len(batch))[:, None, None]
+    has = tags >= 0
+    affinity = np.where(has, batch.tag_profile[rows, np.maximum(tags, 0)], 0)
+    columns[..., 3] = affinity[..., 0]
+    columns[..., 4] = affinity.sum(axis=2) / np.maximum(has.sum(axis=2), 1)
+
+
+def _history_columns(
+    columns: np.ndarray, batch: RequestBatch, videos: np.ndarray, items: ItemTable
+) -> None:
+    known = batch.history >= 0  # [B, L]
+    history = np.maximum(batch.history, 0)
+    creators = np.where(known, items.creator[history], -1)
+    same = items.creator[videos][:, :, None] == creators[:, None, :]  # [B, C, L]
+    columns[..., 5] = np.log1p(same.sum(axis=2))
+    long_views = batch.history_outcomes[:, :, 1].astype(np.float32)
+    columns[..., 6] = np.log1p(np.einsum("bcl,bl->bc", same.astype(np.float32), long_views))
+    columns[..., 7] = same[:, :, -NEAR:].sum(axis=2)
+    late_tags = np.where(known, items.tags[history, 0], -2)[:, -NEAR:]
+    columns[..., 8] = (items.tags[videos, 0][:, :, None] == late_tags[:, None, :]).sum(axis=2)
+
+
+# --- the replay of a log ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """What was known a moment before each impression; M rows, ordered by user, then time.
+
+    Attributes:
+        log_row: i64[M], the row of the log.
+        step: i32[M], 0-based number of the event among the user's.
+        user: f16[M, 128].
+        context: f16[M, 32].
+        cross: f32[M, F].
+    """
+
+    log_row: np.ndarray
+    step: np.ndarray
+    user: np.ndarray
+    context: np.ndarray
+    cross: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.log_row)
+
+
+def replay(
+    catalogue: Catalogue,
+    users: Users,
+    items: ItemTable,
+    log: ImpressionLog,
+    config: StateConfig,
+    *,
+    only_users: np.ndarray | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> tuple[TrainingRows, UserStates]:
+    """Features of every impression, point in time, and the states after the last one.
+
+    Args:
+        catalogue: Whose rows the log names.
+        users: As well.
+        items: The catalogue as models read it.
+        log: In time order.
+        config: Of the states.
+        only_users: bool[U]: rows of these users only; the counters still see everybody.
+        on_progress: Called with the number of rows done.
+    """
+    keep = np.arange(len(log)) if only_users is None else np.flatnonzero(only_users[log.user_idx])
+    order = keep[np.argsort(log.user_idx[keep], kind="stable")]
+    step = _place_in_group(log.user_idx[order])
+    rows = TrainingRows(
+        log_row=order,
+        step=step,
+        user=np.empty((len(order), USER_DIM), dtype=np.float16),
+        context=np.empty((len(order), CONTEXT_DIM), dtype=np.float16),
+        cross=np.empty((len(order), len(cross_feature_names(config))), dtype=np.float32),
+    )
+    states = UserStates(users, items, config)
+    blank = _blank_snapshot(len(catalogue), config)
+    by_step = np.argsort(step, kind="stable")
+    ends = np.searchsorted(step[by_step], np.arange(int(step.max(initial=-1)) + 2))
+    for first, end in zip(ends[:-1], ends[1:], strict=True):
+        at = by_step[first:end]
+        taken = order[at]
+        user, video, now_s = log.user_idx[taken], log.video_idx[taken], log.timestamp[taken]
+        batch = states.batch(user, now_s)
+        rows.user[at], rows.context[at] = batch.user, batch.context
+        rows.cross[at] = cross_features(batch, video[:, None], blank, items)[:, 0]
+        states.apply(user, video, Outcomes.of_log(log, taken), now_s)
+        on_progress(len(at))
+    _fill_counters(rows, catalogue, log, config)
+    return rows, states
+
+
+def _place_in_group(group: np.ndarray) -> np.ndarray:
+    """i32[M]: 0, 1, 2, ... within each run of equal values."""
+    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]]) if len(group) else group
+    lengths = np.diff(np.r_[starts, len(group)])
+    return (np.arange(len(group)) - np.repeat(starts, lengths)).astype(np.int32)
+
+
+def _blank_snapshot(n_videos: int, config: StateConfig) -> CounterSnapshot:
+    shape = (4, len(config.counter_half_lives_h), n_videos)
+    return CounterSnapshot(0, np.zeros(shape, np.float32), np.zeros(n_videos, np.int32))
+
+
+def _fill_counters(
+    rows: TrainingRows, catalogue: Catalogue, log: ImpressionLog, config: StateConfig
+) -> None:
+    """The counter columns, period by period: counters are the same for all users."""
+    if not len(log):
+        return
+    period = config.counter_period_s
+    counters = VideoCounters(
+        len(catalogue), config.counter_half_lives_h, period, int(log.timestamp[0])
+    )
+    target = np.empty(len(log), dtype=np.int64)
+    target.fill(-1)
+    target[rows.log_row] = np.arange(len(rows))
+    counted = counted_columns(log)
+    grid = log.timestamp // period
+    starts = np.flatnonzero(np.r_[True, grid[1:] != grid[:-1]])
+    for first, end in zip(starts, np.r_[starts[1:], len(log)], strict=True):
+        snapshot = counters.advance(int(log.timestamp[first]))
+        part = slice(first, end)
+        wanted = target[part]
+        has = wanted >= 0
+        rows.cross[wanted[has], len(_OWN) :] = snapshot.features_of(log.video_idx[part][has])
+        counters.add(log.video_idx[part], log.timestamp[part], counted[part])

@@ -1,0 +1,1 @@
+"""Recall: five sources propose, a merge by quota makes one list of a thousand videos a request."""

@@ -1,0 +1,133 @@
+"""Training pairs of the two-tower model: what was known of a user, and the video watched through.
+
+In: the log before a moment, the catalogue. Out: ``Pairs``: N long views with the user's last L long
+views before each, newest first, and the tag profile of that moment. The same three things stand in
+a ``RequestBatch`` (``recent_positive``, ``tag_profile``, ``user_idx``), so the tower reads in
+training what it reads in service. The profile is added up as ``state.py`` adds it: one decay at
+every event, then the event's signal on the tags of its video.
+
+Shapes: N pairs, L history length, T tag slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from shorts_recommendation.log import Catalogue, ImpressionLog
+from shorts_recommendation.requests import MAX_RATIO, TAG_SLOTS
+from shorts_recommendation.state import event_signal
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Long views as training pairs, in the log's order.
+
+    Attributes:
+        user_idx: i32[N].
+        video_idx: i32[N], what was watched through.
+        timestamp: i64[N].
+        history: i32[N, L], long views strictly before, newest first, -1 padded.
+        tag_profile: f32[N, T], before the event.
+    """
+
+    user_idx: np.ndarray
+    video_idx: np.ndarray
+    timestamp: np.ndarray
+    history: np.ndarray
+    tag_profile: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.user_idx)
+
+
+def training_pairs(
+    log: ImpressionLog,
+    catalogue: Catalogue,
+    *,
+    until_s: int,
+    length: int,
+    decay: float,
+    since_s: int = 0,
+    most: int | None = None,
+) -> Pairs:
+    """The long views with ``since_s`` <= t < ``until_s``, each with what came before it.
+
+    Args:
+        log: In time order.
+        catalogue: For tags and durations.
+        until_s: Nothing at or after this second is read.
+        length: L.
+        decay: Of the tag profile, at each event.
+        since_s: Earlier long views are history only.
+        most: Keep the latest ``most`` pairs; None keeps all.
+
+    Raises:
+        ValueError: If there is no long view in the window: nothing to learn from.
+    """
+    end = int(np.searchsorted(log.timestamp, until_s))
+    wanted = np.flatnonzero(log.long_view[:end] & (log.timestamp[:end] >= since_s))
+    if not len(wanted):
+        raise ValueError(f"no long view between {since_s} and {until_s}: nothing to train on")
+    if most is not None:
+        wanted = wanted[-most:]
+    place = np.full(end, -1, dtype=np.int64)
+    place[wanted] = np.arange(len(wanted))
+    history = np.full((len(wanted), length), -1, dtype=np.int32)
+    profile = np.zeros((len(wanted), TAG_SLOTS), dtype=np.float32)
+    n_users = int(log.user_idx[:end].max()) + 1
+    _walk(
+        log.user_idx[:end],
+        log.video_idx[:end],
+        log.long_view[:end],
+        _signals(log, catalogue, end),
+        catalogue.tags,
+        place,
+        np.float32(decay),
+        np.full((n_users, length), -1, dtype=np.int32),
+        np.zeros(n_users, dtype=np.int64),
+        np.zeros((n_users, TAG_SLOTS), dtype=np.float32),
+        history,
+        profile,
+    )
+    return Pairs(
+        log.user_idx[wanted], log.video_idx[wanted], log.timestamp[wanted], history, profile
+    )
+
+
+def _signals(log: ImpressionLog, catalogue: Catalogue, end: int) -> np.ndarray:
+    """f32[N]: how much every event speaks for its video (state.event_signal)."""
+    ratio = np.minimum(log.watch_s[:end] / catalogue.duration_s[log.video_idx[:end]], MAX_RATIO)
+    columns = [
+        ratio,
+        log.long_view[:end],
+        log.skip[:end],
+        log.like[:end],
+        log.share[:end] | log.follow[:end],
+    ]
+    return event_signal(np.stack(columns, axis=1).astype(np.float32))
+
+
+@numba.njit(cache=True)
+def _walk(  # type: ignore[no-untyped-def]
+    user, video, long_view, signal, tags, place, decay, ring, n_ring, live, history, profile
+):
+    """One pass over the events; ``live`` and ``ring`` are what is known of every user so far."""
+    length = ring.shape[1]
+    for row in range(len(user)):
+        u, v = user[row], video[row]
+        pair = place[row]
+        if pair >= 0:
+            for back in range(min(n_ring[u], length)):
+                history[pair, back] = ring[u, (n_ring[u] - 1 - back) % length]
+            profile[pair] = live[u]
+        live[u] *= decay
+        for column in range(tags.shape[1]):
+            tag = tags[v, column]
+            if tag >= 0:
+                live[u, tag] += signal[row]
+        if long_view[row]:
+            ring[u, n_ring[u] % length] = v
+            n_ring[u] += 1

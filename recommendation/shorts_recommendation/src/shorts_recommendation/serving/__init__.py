@@ -1,0 +1,1 @@
+"""The feed as a service: prefetched slates, invalidated by events, computed in shared batches."""
