@@ -15,6 +15,7 @@ from tiny_system import TINY
 
 from feature_engineering.counters import EventCounter
 from ml_platform.evaluation.intervals import Estimate
+from ml_platform.evaluation.lab import LabReport, written
 from ml_platform.evaluation.progress import Silent
 from ml_platform.evaluation.results import Results
 from video_recommendation.artifacts import SYSTEM_FOLDER
@@ -38,7 +39,6 @@ from video_recommendation.labs.clicks import (
 from video_recommendation.labs.closed_loop import LoopSettings, concentration, fill
 from video_recommendation.labs.command import LABS, run_lab
 from video_recommendation.labs.funnel import Funnel, FunnelSettings, build_funnel
-from video_recommendation.labs.report import LabReport, written
 from video_recommendation.labs.sampled_ndcg import Places, places
 
 # Tastes count for much and popularity for little, so that a few epochs learn something.

@@ -37,8 +37,21 @@ class WorldConfig(Stage):
     zipf_exponent: PositiveFloat = 0.9
     uniform_share: float = Field(default=0.05, gt=0, lt=1)
     """Share of slots that the logging policy fills uniformly, whatever the user likes."""
+    tag_share: float = Field(default=0.45, ge=0, le=1)
+    """Of the other slots, those drawn by the user's tags; trending has what is left."""
+    fresh_share: float = Field(default=0.15, ge=0, le=1)
+    """Of the other slots, those drawn from uploads of the last day."""
     n_shocks: PositiveInt = 40
     """Trending shocks: a tag that is hot for some hours."""
+
+    @model_validator(mode="after")
+    def _trending_has_a_share(self) -> WorldConfig:
+        if self.tag_share + self.fresh_share >= 1:
+            raise ValueError(
+                f"tag_share {self.tag_share} and fresh_share {self.fresh_share} leave nothing to "
+                "trending: their sum must be below 1"
+            )
+        return self
 
 
 class DataConfig(Stage):
@@ -102,8 +115,29 @@ class RetrievalConfig(Stage):
     fresh_hours: PositiveInt = 48
     fresh_exposures: PositiveInt = 50
     """Impressions that every upload is given before it must stand on its own."""
+    fresh_exploration: float = Field(default=0.1, ge=0)
+    """Weight of chance in the choice of fresh uploads, in units of the vectors' product."""
+    collaborative: Literal["item_item", "ials"] = "item_item"
+    """Chosen on the validation days (retrieval/collaborative.py)."""
+    neighbours: PositiveInt = 100
+    """Of every video, for item-item."""
+    shrink: PositiveFloat = 10.0
+    """Long views added to both norms of the cosine: rare pairs are not certain."""
+    vote_decay: float = Field(default=0.9, gt=0, le=1)
+    """Of a long view's votes with every newer one."""
     factors: PositiveInt = 64
     """Of iALS."""
+    ials_unobserved_weight: PositiveFloat = 0.05
+    ials_reg: PositiveFloat = 0.01
+    ials_iterations: PositiveInt = 8
+    tags_per_user: PositiveInt = 8
+    """Tags of a profile that the tag source reads."""
+    tag_days: PositiveInt = 30
+    """Oldest videos of the tag lists."""
+    list_length: PositiveInt = 400
+    """Of the precomputed lists: more than a quota, for what was seen is passed over."""
+    search_depth: float = Field(default=1.5, ge=1)
+    """Neighbours that are searched for every place of the vector quota."""
     index: Literal["auto", "flat", "ivf", "hnsw"] = "auto"
     """auto: the fastest with recall@400 of at least 0.95 on these embeddings."""
 

@@ -148,6 +148,13 @@ class VideoCounters:
         self.snapshot = CounterSnapshot(as_of_s, counts, exposures)
         return self.snapshot
 
+    def copy(self) -> VideoCounters:
+        """Counters of the same past with a future of their own."""
+        twin = object.__new__(VideoCounters)
+        twin.__dict__.update(self.__dict__)
+        twin._pending = list(self._pending)  # its arrays and the snapshot never change
+        return twin
+
     def grow(self, n_videos: int) -> None:
         """Make room for uploads: video indices up to ``n_videos`` - 1."""
         old = self.snapshot

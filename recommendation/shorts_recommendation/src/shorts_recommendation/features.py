@@ -25,7 +25,7 @@ from shorts_recommendation.counters import (
 )
 from shorts_recommendation.items import ItemTable
 from shorts_recommendation.log import Catalogue, ImpressionLog, Users
-from shorts_recommendation.requests import CONTEXT_DIM, USER_DIM, RequestBatch
+from shorts_recommendation.requests import CONTEXT_DIM, USER_DIM, RequestBatch, concatenate
 from shorts_recommendation.state import Outcomes, UserStates
 
 NEAR = 10  # events that "of late" means
@@ -103,7 +103,7 @@ def _history_columns(
     columns[..., 8] = (items.tags[videos, 0][:, :, None] == late_tags[:, None, :]).sum(axis=2)
 
 
-# --- the replay of a log ----------------------------------------------------------------------------
+# --- the replay of a log ---
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,40 @@ def replay(
         on_progress(len(at))
     _fill_counters(rows, catalogue, log, config)
     return rows, states
+
+
+def requests_at(
+    users: Users, items: ItemTable, log: ImpressionLog, config: StateConfig, rows: np.ndarray
+) -> RequestBatch:
+    """What was known a moment before these rows of the log, as one batch in their order.
+
+    Args:
+        users: Of the log.
+        items: The catalogue as models read it.
+        log: In time order.
+        config: Of the states.
+        rows: i64[Q], any rows; several may be of one user.
+    """
+    asked = np.zeros(len(log), dtype=np.bool_)
+    asked[rows] = True
+    who = np.zeros(len(users), dtype=np.bool_)
+    who[log.user_idx[rows]] = True
+    keep = np.flatnonzero(who[log.user_idx[: int(rows.max(initial=-1)) + 1]])
+    order = keep[np.argsort(log.user_idx[keep], kind="stable")]
+    step = _place_in_group(log.user_idx[order])
+    states = UserStates(users, items, config)
+    parts, found = [], []
+    for number in range(int(step.max(initial=-1)) + 1):
+        taken = order[step == number]
+        wanted = taken[asked[taken]]
+        if len(wanted):
+            parts.append(states.batch(log.user_idx[wanted], log.timestamp[wanted]))
+            found.append(wanted)
+        outcomes = Outcomes.of_log(log, taken)
+        states.apply(log.user_idx[taken], log.video_idx[taken], outcomes, log.timestamp[taken])
+    where = np.empty(len(log), dtype=np.int64)
+    where[np.concatenate(found)] = np.arange(sum(map(len, found)))
+    return concatenate(parts).take(where[rows])
 
 
 def _place_in_group(group: np.ndarray) -> np.ndarray:

@@ -78,12 +78,23 @@ class ItemTable:
         return len(self.creator)
 
 
-def make_items(catalogue: Catalogue, projection: Projection) -> ItemTable:
-    """The table of a catalogue; for uploads, of the catalogue that includes them."""
+def make_items(
+    catalogue: Catalogue, projection: Projection, base: ItemTable | None = None
+) -> ItemTable:
+    """The table of a catalogue.
+
+    Args:
+        catalogue: All videos.
+        projection: Fitted at training.
+        base: The table of the first videos, where the catalogue is that one plus uploads: their
+            content is not projected again.
+    """
     duration = catalogue.duration_s.astype(np.float32)
+    known = 0 if base is None else len(base)
+    content = projection.apply(catalogue.content[known:])
     return ItemTable(
         projection=projection,
-        content=projection.apply(catalogue.content),
+        content=content if base is None else np.concatenate([base.content, content]),
         log_duration=np.log(duration),
         duration_s=duration,
         creator=catalogue.creator_idx.astype(np.int32),

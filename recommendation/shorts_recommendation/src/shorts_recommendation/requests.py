@@ -61,3 +61,19 @@ class RequestBatch:
     def take(self, rows: np.ndarray | slice) -> Self:
         """The requests at these positions."""
         return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+
+def concatenate(parts: list[RequestBatch]) -> RequestBatch:
+    """Several batches as one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not parts:
+        raise ValueError("no batch to join")
+    return RequestBatch(
+        **{
+            f.name: np.concatenate([getattr(part, f.name) for part in parts])
+            for f in fields(RequestBatch)
+        }
+    )

@@ -28,7 +28,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     total = np.float32(0.0)
     for d in range(a.shape[0]):
         total += a[d] * b[d]
-    return total
+    return total  # type: ignore[return-value]
 
 
 @numba.njit(nogil=True)
@@ -132,6 +132,61 @@ def drawn_of(allowed: np.ndarray, uniform: float) -> tuple[int, int]:
 
 
 @numba.njit(nogil=True)
+def see(nearest: np.ndarray, open_: np.ndarray, vectors: np.ndarray, shown: np.ndarray) -> None:
+    """Takes one more shown vector into every candidate's largest cosine."""
+    for c in range(len(nearest)):
+        if open_[c]:
+            nearest[c] = max(nearest[c], cosine(vectors[c], shown))
+
+
+@numba.njit(nogil=True)
+def weigh(
+    marginal: np.ndarray,
+    allowed: np.ndarray,
+    relevance: np.ndarray,
+    nearest: np.ndarray,
+    creator: np.ndarray,
+    shown_creator: np.ndarray,
+    n_shown: int,
+    rules: tuple[float, float, float, int, float],
+) -> None:
+    """What each allowed candidate is worth at this place."""
+    weight, fatigue, decay = rules[0], rules[1], rules[2]
+    for c in range(len(marginal)):
+        if allowed[c]:
+            kept = creator_factor(creator[c], shown_creator, n_shown, fatigue, decay)
+            marginal[c] = weight * relevance[c] * kept
+            if n_shown > 0:
+                marginal[c] -= (1.0 - weight) * nearest[c]
+
+
+@numba.njit(nogil=True)
+def choose(
+    marginal: np.ndarray, allowed: np.ndarray, exploration: float, uniform: np.ndarray
+) -> tuple[int, bool, float]:
+    """The pick (-1: none), whether it was drawn, and its probability."""
+    best = best_of(marginal, allowed)
+    if best < 0 or exploration == 0.0:
+        return best, False, 1.0
+    drawn, count = drawn_of(allowed, uniform[1])
+    explores = uniform[0] < exploration
+    pick = drawn if explores else best
+    return pick, explores, exploration / count + (1.0 - exploration) * (pick == best)
+
+
+@numba.njit(nogil=True)
+def why(
+    pick: int, explores: bool, owed: bool, fresh: bool, relevance: np.ndarray, open_: np.ndarray
+) -> int:
+    """The reason that is logged."""
+    if explores:
+        return EXPLORATION
+    if owed and fresh:
+        return FRESH
+    return RELEVANCE if best_of(relevance, open_) == pick else DIVERSITY
+
+
+@numba.njit(nogil=True)
 def fill_one(
     videos: np.ndarray,
     value: np.ndarray,
@@ -151,7 +206,6 @@ def fill_one(
     propensity: np.ndarray,
 ) -> None:
     """One request: fills its k places. Arguments are rows of those of ``fill_slates``."""
-    weight, fatigue, decay, cap, exploration = rules
     n_pool, n_recent, k = len(videos), len(recent_creator), len(positions)
     open_ = videos >= 0
     relevance = rescaled(value, open_)
@@ -159,49 +213,26 @@ def fill_one(
     allowed = np.empty(n_pool, dtype=np.bool_)
     shown_creator = np.empty(n_recent + k, dtype=np.int64)
     shown_tag = np.empty(n_recent + k, dtype=np.int64)
-    n_shown = 0
+    n_shown, n_fresh = 0, 0
     for r in range(n_recent - 1, -1, -1):  # oldest first
-        if recent_creator[r] < 0:
-            continue
-        shown_creator[n_shown], shown_tag[n_shown] = recent_creator[r], recent_tag[r]
-        n_shown += 1
-        for c in range(n_pool):
-            if open_[c]:
-                nearest[c] = max(nearest[c], cosine(vectors[c], recent_vectors[r]))
-    n_fresh = 0
+        if recent_creator[r] >= 0:
+            shown_creator[n_shown], shown_tag[n_shown] = recent_creator[r], recent_tag[r]
+            n_shown += 1
+            see(nearest, open_, vectors, recent_vectors[r])
     for place in range(k):
-        due = fresh_due[place]
-        bits = mark_allowed(allowed, open_, tag, fresh, shown_tag, n_shown, cap, due >= n_fresh)
-        for c in range(n_pool):
-            if allowed[c]:
-                kept = creator_factor(creator[c], shown_creator, n_shown, fatigue, decay)
-                marginal[c] = weight * relevance[c] * kept
-                if n_shown > 0:
-                    marginal[c] -= (1.0 - weight) * nearest[c]
-        best = best_of(marginal, allowed)
-        if best < 0:
+        owed = fresh_due[place] >= n_fresh
+        bits = mark_allowed(allowed, open_, tag, fresh, shown_tag, n_shown, rules[3], owed)
+        weigh(marginal, allowed, relevance, nearest, creator, shown_creator, n_shown, rules)
+        pick, explores, chance = choose(marginal, allowed, rules[4], uniform[place])
+        if pick < 0:
             return
-        pick, reason, chance = best, RELEVANCE, 1.0
-        if exploration > 0.0:
-            drawn, count = drawn_of(allowed, uniform[place, 1])
-            explores = uniform[place, 0] < exploration
-            pick = drawn if explores else best
-            chance = exploration / count + (1.0 - exploration) * (pick == best)
-            reason = EXPLORATION if explores else RELEVANCE
-        if reason == RELEVANCE:
-            if due >= n_fresh and fresh[pick]:
-                reason = FRESH
-            elif best_of(relevance, open_) != pick:
-                reason = DIVERSITY
-        positions[place], reasons[place] = pick, reason
-        relaxed[place], propensity[place] = bits, chance
+        reasons[place] = why(pick, explores, owed, fresh[pick], relevance, open_)
+        positions[place], relaxed[place], propensity[place] = pick, bits, chance
         open_[pick] = False
         n_fresh += fresh[pick]
         shown_creator[n_shown], shown_tag[n_shown] = creator[pick], tag[pick]
         n_shown += 1
-        for c in range(n_pool):
-            if open_[c]:
-                nearest[c] = max(nearest[c], cosine(vectors[c], vectors[pick]))
+        see(nearest, open_, vectors, vectors[pick])
 
 
 @numba.njit(nogil=True)
@@ -225,15 +256,11 @@ def fill_slates(
 ) -> None:
     """Every request of the batch, one after the other.
 
-    Args:
-        videos, value, vectors, creator, tag, fresh: The pool, [B, P] and [B, P, D].
-        recent_vectors, recent_creator, recent_tag: Shown before, [B, R, D] and [B, R].
-        uniform: f64[B, k, 2] in [0, 1): whether to explore, and what.
-        fresh_due: i64[k]; at a fresh slot the number of fresh videos that should stand before it,
-            elsewhere -1 (always enough).
-        rules: Relevance weight, fatigue, its decay, tag cap, exploration.
-        positions, reasons, relaxed, propensity: [B, k], filled; a place without a candidate keeps
-            what it held.
+    The first six arguments are the pool, [B, P] and [B, P, D]; the next three were shown before,
+    [B, R] and [B, R, D]. ``uniform`` f64[B, k, 2] in [0, 1) says whether to explore, and what.
+    ``fresh_due`` i64[k] holds at a fresh slot the number of fresh videos that should stand before
+    it, elsewhere -1 (always enough). ``rules``: relevance weight, fatigue, its decay, tag cap,
+    exploration. The last four, [B, k], are filled; a place without a candidate keeps what it held.
     """
     for b in range(len(videos)):
         fill_one(

@@ -14,7 +14,7 @@ skip, else the watch ratio up to 0.5. It is what the profiles add up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -99,6 +99,27 @@ class UserStates:
         self.session_counts = np.zeros((n, 3), dtype=np.float32)  # shown, long views, skips
         self.skip_streak = np.zeros(n, dtype=np.float32)
         self.n_sessions = np.zeros(n, dtype=np.int64)
+
+    def copy(self, capacity: int) -> UserStates:
+        """The same past with a future of its own, and room for later users.
+
+        Args:
+            capacity: Rows in all; rows beyond the known users are empty and have language 0.
+
+        Raises:
+            ValueError: If there are more users already.
+        """
+        more = capacity - len(self.users)
+        if more < 0:
+            raise ValueError(f"capacity {capacity} is less than the {len(self.users)} users there")
+        padded = {
+            f.name: np.pad(getattr(self.users, f.name), (0, more)) for f in fields(self.users)
+        }
+        twin = UserStates(Users(**padded), self.items, self.config)
+        for name, array in vars(self).items():
+            if isinstance(array, np.ndarray):
+                getattr(twin, name)[: len(array)] = array
+        return twin
 
     def apply(
         self, user: np.ndarray, video: np.ndarray, outcomes: Outcomes, now_s: np.ndarray

@@ -151,6 +151,10 @@ class HistoryEncoder(nn.Module):
         layer = nn.TransformerEncoderLayer(
             width, n_heads, 2 * width, dropout, batch_first=True, norm_first=True
         )
+        # Drawing masks for attention weights would cost more than attention itself: dropout acts on
+        # the two residual branches only, and the fused attention kernel can be used.
+        layer.self_attn.dropout = 0.0
+        layer.dropout = nn.Identity()
         self.layers = nn.TransformerEncoder(
             layer, n_layers, norm=nn.LayerNorm(width), enable_nested_tensor=False
         )

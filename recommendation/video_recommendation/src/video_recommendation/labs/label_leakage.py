@@ -21,11 +21,11 @@ import numpy as np
 from feature_engineering.counters import TICK_S, EventCounter, as_of
 from ml_platform.evaluation.classification_metrics import auc
 from ml_platform.evaluation.intervals import bootstrap_difference, bootstrap_mean
+from ml_platform.evaluation.lab import Comparison, LabReport, Source, Symptom, Value, dots
 from ml_platform.evaluation.progress import Progress
 from video_recommendation.commands import Run
 from video_recommendation.config import Config
 from video_recommendation.data import SystemData
-from video_recommendation.labs.figures import dots
 from video_recommendation.labs.funnel import (
     Funnel,
     FunnelSettings,
@@ -34,7 +34,6 @@ from video_recommendation.labs.funnel import (
     fit_ranker,
     list_ndcg,
 )
-from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom, Value
 from video_recommendation.retrieval.sources import DAY_S
 
 FEATURE = "log_count_1d"

@@ -22,11 +22,11 @@ from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
 from ml_platform.evaluation.intervals import bootstrap_difference, bootstrap_mean
+from ml_platform.evaluation.lab import Comparison, LabReport, Source, Symptom
 from ml_platform.evaluation.plot_style import BLUE, GREY, ORANGE, SKY, new_figure
 from ml_platform.evaluation.progress import Progress
 from video_recommendation.commands import Run
 from video_recommendation.labs.closed_loop import METRICS, LoopSettings, Policy, closed_loop
-from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom
 
 POLICIES = {
     "broken": Policy("greedy", explores=False),

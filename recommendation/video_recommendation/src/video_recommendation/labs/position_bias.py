@@ -22,6 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ml_platform.evaluation.intervals import Estimate, bootstrap_difference, bootstrap_mean
+from ml_platform.evaluation.lab import Comparison, LabReport, Source, Symptom, Value
 from ml_platform.evaluation.plot_style import BLACK, BLUE, ORANGE, new_figure
 from ml_platform.evaluation.progress import Progress
 from ml_platform.evaluation.ranking_metrics import ndcg_at
@@ -35,7 +36,6 @@ from video_recommendation.labs.clicks import (
     examination_from_swaps,
     fit_logistic,
 )
-from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom, Value
 
 FRESHNESS = FEATURES.index("freshness")
 TEST_SHARE = 0.25

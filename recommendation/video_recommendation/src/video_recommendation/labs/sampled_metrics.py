@@ -25,13 +25,13 @@ from matplotlib.figure import Figure
 from ml_platform.data.interactions import Queries
 from ml_platform.data.splits import next_event_queries
 from ml_platform.evaluation.intervals import Estimate, bootstrap_difference, bootstrap_mean
+from ml_platform.evaluation.lab import Comparison, LabReport, Source, Symptom
 from ml_platform.evaluation.plot_style import BLUE, GREY, ORANGE, new_figure
 from ml_platform.evaluation.progress import Progress
 from video_recommendation.commands import Run
 from video_recommendation.config import Config
 from video_recommendation.data import SystemData
 from video_recommendation.labs.funnel import every_nth
-from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom
 from video_recommendation.labs.sampled_models import LABELS, PAIRS, fit_models
 from video_recommendation.labs.sampled_ndcg import Places, places
 from video_recommendation.pipeline import time_ordered

@@ -22,15 +22,14 @@ import numpy as np
 from ml_platform.data.interactions import Queries
 from ml_platform.data.splits import next_event_queries
 from ml_platform.evaluation.intervals import bootstrap_mean
+from ml_platform.evaluation.lab import Comparison, LabReport, Source, Symptom, Value, dots
 from ml_platform.evaluation.progress import Progress
 from ml_platform.evaluation.ranking_metrics import hit_matrix, recall_at
 from video_recommendation.bundle_checks import BundleError, check_index
 from video_recommendation.commands import Run
 from video_recommendation.config import Config
 from video_recommendation.data import SystemData
-from video_recommendation.labs.figures import dots
 from video_recommendation.labs.funnel import FunnelSettings, every_nth, small_two_tower
-from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom, Value
 from video_recommendation.pipeline import make_proposer, time_ordered, with_live_counter
 from video_recommendation.recommender import Proposer
 from video_recommendation.requests import RequestBatch, batch_of_queries

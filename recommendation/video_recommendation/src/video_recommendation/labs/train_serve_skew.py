@@ -19,18 +19,17 @@ from dataclasses import replace
 import numpy as np
 
 from ml_platform.evaluation.intervals import bootstrap_difference, bootstrap_mean
+from ml_platform.evaluation.lab import Comparison, LabReport, Source, Symptom, Value, dots
 from ml_platform.evaluation.progress import Progress
 from video_recommendation.commands import Run
 from video_recommendation.config import Config
 from video_recommendation.data import SystemData
-from video_recommendation.labs.figures import dots
 from video_recommendation.labs.funnel import (
     FunnelSettings,
     Rows,
     build_funnel,
     fit_ranker,
 )
-from video_recommendation.labs.report import Comparison, LabReport, Source, Symptom, Value
 from video_recommendation.labs.skew_monitors import WINDOW_ROWS, Monitors, Seen, training_reference
 from video_recommendation.labs.skews import SKEWS
 from video_recommendation.requests import batch_of_queries

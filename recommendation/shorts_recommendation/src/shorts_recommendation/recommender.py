@@ -1,0 +1,392 @@
+"""The one request path: retrieve -> pre-rank -> rank -> re-rank, for B requests at once.
+
+In: a ``RequestBatch`` and a ``CounterSnapshot``. Out: slates. Evaluation, the simulated experiments
+and the service all call these methods, so offline and online cannot differ.
+
+    1,000 candidates   five sources, merged by quota (retrieval/)
+      150              pre-ranker, distilled from the ranker
+       60              ranker: four heads, one value
+       10              re-ranking for a sequence of single videos
+
+The history is encoded once and serves every candidate of the pre-ranker and the ranker; a caller
+that keeps the encoding between two events passes it in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shorts_recommendation.config import Config
+from shorts_recommendation.content_projection import project
+from shorts_recommendation.counters import CounterSnapshot, VideoCounters
+from shorts_recommendation.features import cross_features
+from shorts_recommendation.items import ItemTable, make_items
+from shorts_recommendation.log import Catalogue, Users
+from shorts_recommendation.ranking.heads import Heads, Ranker
+from shorts_recommendation.ranking.prerank import PreRanker
+from shorts_recommendation.ranking.value import value
+from shorts_recommendation.requests import RequestBatch
+from shorts_recommendation.reranking import (
+    REASONS,
+    RerankItems,
+    Slates,
+    rerank,
+    select_pool,
+    warm_up,
+    with_budget,
+)
+from shorts_recommendation.retrieval.sources import SOURCES, Candidates, Retriever
+from shorts_recommendation.state import UserStates
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What the ranker saw of B requests, P videos each; the order is the pre-ranker's.
+
+    Attributes:
+        videos: i32[B, P], -1 padded.
+        value: f32[B, P], -inf beside a padding.
+        heads: f32[B, P] each.
+        sources: u8[B, P], bits of SOURCES.
+    """
+
+    videos: np.ndarray
+    value: np.ndarray
+    heads: Heads
+    sources: np.ndarray
+
+
+@dataclass(frozen=True)
+class Slate:
+    """The next videos of one request, in the order of play.
+
+    Attributes:
+        video_idx: i32[k], shorter where the catalogue has no more.
+        value: f32[k].
+        sources: u8[k], bits of SOURCES.
+        reasons: k names of why a video stands at its place.
+        propensity: f32[k], probability of this video at this place, given those before.
+        stage_ms: Milliseconds by stage of the call that made it, shared by its batch.
+    """
+
+    video_idx: np.ndarray
+    value: np.ndarray
+    sources: np.ndarray
+    reasons: Sequence[str]
+    propensity: np.ndarray
+    stage_ms: dict[str, float]
+
+
+class Recommender:
+    """A loaded bundle. Not thread-safe: one thread computes.
+
+    Args:
+        version: Name of the bundle.
+        config: With which it was trained; ``with_config`` changes what is read at request time.
+        catalogue: Grows with uploads.
+        users: The people known at training.
+        items: The catalogue as models read it.
+        retriever: The sources.
+        encoder: The transformer; its encoding feeds the pre-ranker too.
+        rankers: "transformer" and "lightgbm"; ``config.ranking.ranker`` chooses.
+        preranker: Distilled from the transformer.
+        basis: f32[768, D], projection for pairs of videos within a slate.
+        states: After the log; copied for each caller.
+        counters: After the log; copied for each caller.
+        data_end: Unix seconds, end of the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        config: Config,
+        catalogue: Catalogue,
+        users: Users,
+        items: ItemTable,
+        retriever: Retriever,
+        encoder: Ranker,
+        rankers: dict[str, Ranker],
+        preranker: PreRanker,
+        basis: np.ndarray,
+        states: UserStates,
+        counters: VideoCounters,
+        data_end: int,
+    ) -> None:
+        self.version, self.config, self.data_end = version, config, data_end
+        self.catalogue, self.users, self.items = catalogue, users, items
+        self.retriever, self.encoder, self.rankers = retriever, encoder, rankers
+        self.preranker, self.basis = preranker, basis
+        self.vectors = project(catalogue.content, basis)
+        self._states, self._counters = states, counters
+        self._rng = np.random.default_rng(config.seed)
+
+    def with_config(self, **stages: Any) -> Recommender:
+        """A view of the same models with other settings, as ``with_config(reranking=...)``.
+
+        Uploads to one view are not seen by another.
+        """
+        view = object.__new__(Recommender)
+        view.__dict__.update(self.__dict__)
+        view.config = self.config.model_copy(update=stages)
+        view._rng = np.random.default_rng(self.config.seed)
+        return view
+
+    # --- the funnel ---
+
+    def encode(self, batch: RequestBatch) -> np.ndarray:
+        """Histories as f32[B, d]; changes only with an event."""
+        return self.encoder.encode(batch)
+
+    def retrieve(self, batch: RequestBatch, snapshot: CounterSnapshot) -> Candidates:
+        """Unseen candidates i32[B, 1000] that exist now."""
+        return self.retriever.propose(batch, snapshot)
+
+    def prerank(self, candidates: Candidates, encoded: np.ndarray, keep: int) -> np.ndarray:
+        """Columns of the candidates that the ranker sees, i64[B, keep], best first."""
+        scores = self.preranker.score(encoded, candidates.videos)
+        scores = np.where(candidates.videos >= 0, scores, -np.inf)
+        keep = min(keep, scores.shape[1])
+        best = np.argpartition(-scores, keep - 1, axis=1)[:, :keep]
+        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+        return np.take_along_axis(best, order, axis=1)
+
+    def rank(
+        self,
+        batch: RequestBatch,
+        snapshot: CounterSnapshot,
+        videos: np.ndarray,
+        encoded: np.ndarray,
+        sources: np.ndarray | None = None,
+    ) -> Ranked:
+        """Heads and value of videos i32[B, P], -1 padded."""
+        cross = cross_features(batch, videos, snapshot, self.items)
+        ranker = self.rankers[self.config.ranking.ranker]
+        heads = ranker.score(encoded, batch.user, batch.context, videos, cross)
+        worth = value(heads, self.config.ranking.value_weights)
+        if sources is None:
+            sources = np.zeros(videos.shape, dtype=np.uint8)
+        worth = np.where(videos >= 0, worth, -np.inf).astype(np.float32)
+        return Ranked(videos, worth, heads, sources)
+
+    def rerank(
+        self,
+        batch: RequestBatch,
+        snapshot: CounterSnapshot,
+        ranked: Ranked,
+        k: int,
+        *,
+        recent: np.ndarray | None = None,
+    ) -> tuple[RerankItems, Slates, np.ndarray]:
+        """Slates of k, from the best of the ranked; also their pools and the pools' columns.
+
+        Args:
+            batch: The requests.
+            snapshot: For the exposure budget of uploads.
+            ranked: From ``rank``.
+            k: Videos wanted.
+            recent: i32[B, R], -1 padded: what the client still holds, oldest first. It counts as
+                shown and is not shown again.
+        """
+        config = self.config.reranking.model_copy(update={"k": k})
+        videos = ranked.videos
+        if recent is not None and recent.size:
+            held = (videos[:, :, None] == recent[:, None, :]).any(axis=2)
+            videos = np.where(held, -1, videos)
+        known = np.maximum(videos, 0)
+        fresh = self._with_budget(known, snapshot, batch.now_s) & (videos >= 0)
+        pool = select_pool(videos, ranked.value, fresh, config)
+        chosen = np.take_along_axis(videos, pool, axis=1)
+        known = np.maximum(chosen, 0)
+        shown = self._shown(batch, recent, config.memory)
+        shown_known = np.maximum(shown, 0)
+        items = RerankItems(
+            videos=chosen,
+            value=np.take_along_axis(ranked.value, pool, axis=1),
+            vectors=self.vectors[known],
+            creator=self.items.creator[known],
+            main_tag=self.items.tags[known, 0],
+            fresh=np.take_along_axis(fresh, pool, axis=1),
+            recent_vectors=self.vectors[shown_known] * (shown >= 0)[..., None],
+            recent_creator=np.where(shown >= 0, self.items.creator[shown_known], -1),
+            recent_tag=np.where(shown >= 0, self.items.tags[shown_known, 0], -1),
+        )
+        return items, rerank(items, config, self._rng), pool
+
+    def recommend(
+        self,
+        batch: RequestBatch,
+        snapshot: CounterSnapshot,
+        k: int,
+        *,
+        recent: np.ndarray | None = None,
+        encoded: np.ndarray | None = None,
+    ) -> list[Slate]:
+        """The next k videos of B requests.
+
+        Args:
+            batch: What is known of the users.
+            snapshot: The published counters.
+            k: Videos wanted.
+            recent: i32[B, R], -1 padded: videos that the client still holds.
+            encoded: f32[B, d] of ``encode``, where the caller has kept it.
+        """
+        clock = _Clock()
+        if encoded is None:
+            encoded = self.encode(batch)
+        clock.lap("encode")
+        candidates = self.retrieve(batch, snapshot)
+        clock.lap("retrieve")
+        kept = self.prerank(candidates, encoded, self.config.ranking.prerank_keep)
+        videos = np.take_along_axis(candidates.videos, kept, axis=1)
+        sources = np.take_along_axis(candidates.sources, kept, axis=1)
+        clock.lap("prerank")
+        ranked = self.rank(batch, snapshot, videos, encoded, sources)
+        clock.lap("rank")
+        items, slates, pool = self.rerank(batch, snapshot, ranked, k, recent=recent)
+        clock.lap("rerank")
+        return _as_slates(items, slates, pool, ranked, clock.ms)
+
+    # --- what a caller keeps ---
+
+    def new_states(self, capacity: int | None = None) -> UserStates:
+        """States after the log, rows 0..U-1 of the known users, empty ones after them."""
+        return self._states.copy(capacity or len(self.users))
+
+    def new_counters(self) -> VideoCounters:
+        """The counters after the log, an object of the caller's own."""
+        return self._counters.copy()
+
+    def source_names(self) -> Sequence[str]:
+        """Names of the bits of ``Slate.sources``."""
+        return SOURCES
+
+    def add_video(
+        self,
+        *,
+        video_id: int,
+        creator_idx: int,
+        tags: np.ndarray,
+        language: int,
+        duration_s: float,
+        content: np.ndarray,
+        upload_s: int,
+    ) -> int:
+        """Takes an upload into catalogue, index and item matrices; returns its ``video_idx``.
+
+        Raises:
+            ValueError: If the id is taken, or the content vector has another length.
+        """
+        old = self.catalogue
+        if content.shape != (old.content.shape[1],):
+            raise ValueError(f"content must be [{old.content.shape[1]}], got {content.shape}")
+        if (old.video_ids == video_id).any():
+            raise ValueError(f"video {video_id} exists")
+        unit = content / max(float(np.linalg.norm(content)), 1e-12)
+        self.catalogue = Catalogue(
+            video_ids=np.append(old.video_ids, video_id),
+            creator_idx=np.append(old.creator_idx, np.int32(creator_idx)),
+            tags=np.concatenate([old.tags, np.asarray(tags, dtype=old.tags.dtype)[None]]),
+            language=np.append(old.language, np.int16(language)),
+            duration_s=np.append(old.duration_s, np.float32(duration_s)),
+            upload_s=np.append(old.upload_s, upload_s),
+            content=np.concatenate([old.content, unit[None].astype(old.content.dtype)]),
+        )
+        new = len(old)
+        self.items = make_items(self.catalogue, self.items.projection, base=self.items)
+        added = self.catalogue.content[new:]
+        self.vectors = np.concatenate([self.vectors, project(added, self.basis)])
+        self.retriever.add_videos(self.catalogue)
+        for model in {id(m): m for m in (self.encoder, *self.rankers.values())}.values():
+            model.add_videos(self.catalogue)
+        self.preranker.add_videos(self.catalogue)
+        return new
+
+    def warm_up(self) -> None:
+        """Touches every stage, so that the first request is not the slowest."""
+        warm_up(self.config.reranking)
+        now = np.full(2, self.data_end, dtype=np.int64)
+        batch = self._states.batch(np.arange(2, dtype=np.int32), now)
+        for size in (1, 2):
+            self.recommend(batch.take(slice(0, size)), self._counters.snapshot, 2)
+
+    # --- parts ---
+
+    def _with_budget(
+        self, videos: np.ndarray, snapshot: CounterSnapshot, now_s: np.ndarray
+    ) -> np.ndarray:
+        retrieval = self.config.retrieval
+        return with_budget(
+            self.items.upload_s[videos],
+            snapshot.exposures[videos],
+            now_s[:, None],
+            fresh_hours=retrieval.fresh_hours,
+            fresh_exposures=retrieval.fresh_exposures,
+        )
+
+    def _shown(self, batch: RequestBatch, recent: np.ndarray | None, memory: int) -> np.ndarray:
+        """i32[B, R], newest first: what the client holds, then this session's events; -1 padded."""
+        live = batch.now_s[:, None] - batch.history_time_s <= self.config.state.session_gap_s
+        # A gap inside the history ends the session for everything before it.
+        gaps = np.diff(batch.history_time_s, axis=1) > self.config.state.session_gap_s
+        after = np.cumsum(gaps[:, ::-1], axis=1)[:, ::-1] == 0
+        live[:, :-1] &= after
+        live &= live[:, -1:]
+        shown = np.where(live & (batch.history >= 0), batch.history, -1)[:, ::-1][:, :memory]
+        if recent is None or not recent.size:
+            return shown
+        return np.concatenate([recent[:, ::-1], shown], axis=1)[:, :memory]
+
+
+class _Clock:
+    """Milliseconds of stages, one after the other."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.ms[stage] = (now - self._last) * 1e3
+        self._last = now
+
+
+def _as_slates(
+    items: RerankItems, slates: Slates, pool: np.ndarray, ranked: Ranked, stage_ms: dict[str, float]
+) -> list[Slate]:
+    videos = slates.videos(items)
+    position = np.maximum(slates.positions, 0)
+    worth = np.take_along_axis(items.value, position, axis=1)
+    sources = np.take_along_axis(np.take_along_axis(ranked.sources, pool, axis=1), position, axis=1)
+    found = []
+    for row, there in enumerate(videos >= 0):
+        n = int(there.sum())  # empty places stand at the end
+        reasons = [REASONS[int(code)] for code in slates.reasons[row, :n]]
+        found.append(
+            Slate(
+                videos[row, :n],
+                worth[row, :n],
+                sources[row, :n],
+                reasons,
+                slates.propensity[row, :n],
+                stage_ms,
+            )
+        )
+    return found
+
+
+def with_ranker(recommender: Recommender, name: str) -> Recommender:
+    """The same funnel with another ranker.
+
+    Raises:
+        ValueError: If the bundle has no such ranker.
+    """
+    if name not in recommender.rankers:
+        raise ValueError(f"no ranker {name!r}; the bundle has {', '.join(recommender.rankers)}")
+    ranking = recommender.config.ranking.model_copy(update={"ranker": name})
+    return recommender.with_config(ranking=ranking)

@@ -1,0 +1,252 @@
+"""Recall: five sources and their merge, for a micro-batch of requests.
+
+In: a ``RequestBatch`` and the ``CounterSnapshot`` of the moment. Out: ``Candidates``. Everything
+that does not depend on the user is made once a snapshot (``prepare``: trending and tag lists, the
+fresh pool, uploads into the index); everything that depends on the catalogue once a model.
+
+A request then costs: a user vector, one index search, one pass over the neighbours of the last long
+views, one product with the fresh pool, one merge. ``profile.py`` measures each.
+
+Not thread-safe: scratch arrays are the retriever's own. One retriever a process, or a lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ml_algorithms.matrix_factorization.ials import ImplicitALS
+from shorts_recommendation.config import RetrievalConfig
+from shorts_recommendation.counters import CounterSnapshot
+from shorts_recommendation.log import Catalogue
+from shorts_recommendation.requests import RequestBatch
+from shorts_recommendation.retrieval.candidates import SOURCES, Candidates
+from shorts_recommendation.retrieval.collaborative import (
+    BINS,
+    Neighbours,
+    fold_in,
+    neighbour_votes,
+)
+from shorts_recommendation.retrieval.encoder import Encoder
+from shorts_recommendation.retrieval.fresh import FreshPool, make_pool
+from shorts_recommendation.retrieval.index import Measured, VideoIndex
+from shorts_recommendation.retrieval.lists import SnapshotLists, make_lists
+from shorts_recommendation.retrieval.merge import merge, shares, similarities
+
+TAGS = SOURCES.index("tags")
+
+
+@dataclass
+class Retriever:
+    """A fitted recall stage.
+
+    Attributes:
+        catalogue: All videos known; those uploaded later than a request are never proposed.
+        config: Quotas and lengths.
+        encoder: Both towers, for serving.
+        vectors: f32[V, D], zero where not yet encoded.
+        index: Over the videos encoded so far.
+        neighbours: Item-item lists, or None.
+        factors: iALS, or None; exactly one of the two is there.
+        factor_index: Over the iALS factors of videos.
+        n_languages: G.
+        foreign: What a video in another language counts in lists.
+        indexed_until_s: Videos uploaded up to here are in the index.
+        measured: What the choice of the index rests on.
+    """
+
+    catalogue: Catalogue
+    config: RetrievalConfig
+    encoder: Encoder
+    vectors: np.ndarray
+    index: VideoIndex
+    neighbours: Neighbours | None
+    factors: ImplicitALS | None
+    factor_index: VideoIndex | None
+    n_languages: int
+    foreign: float
+    indexed_until_s: int
+    measured: list[Measured] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Scratch arrays and what is derived."""
+        if (self.neighbours is None) == (self.factors is None):
+            raise ValueError("give item-item neighbours or iALS factors, not both and not neither")
+        c = self.config
+        self.quotas = (
+            c.vector_quota,
+            c.collaborative_quota,
+            c.tag_quota,
+            c.trending_quota,
+            c.fresh_quota,
+        )
+        self._shares = shares(self.quotas)
+        self._lists: SnapshotLists | None = None
+        self._pool: FreshPool | None = None
+        self._make_scratch()
+
+    def _make_scratch(self) -> None:
+        n = len(self.catalogue)
+        self._upload_s = self.catalogue.upload_s.astype(np.int64)
+        self._stamp, self._place = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int32)
+        self._next_stamp = 1
+        self._votes = np.zeros(n, dtype=np.float32)
+        self._bins = np.zeros(BINS + 1, dtype=np.int32)
+        self._touched = np.zeros(0, dtype=np.int32)
+
+    # --- once a snapshot -----------------------------------------------------------------------------
+
+    def prepare(self, snapshot: CounterSnapshot) -> None:
+        """Make what depends on the moment alone; does nothing for the snapshot of the last call.
+
+        ``propose`` calls it; a service calls it from outside the request path.
+        """
+        if self._lists is not None and self._lists.as_of_s == snapshot.as_of_s:
+            return
+        self.add_uploads(snapshot.as_of_s)
+        self._lists = make_lists(
+            snapshot,
+            self.catalogue,
+            self.config,
+            n_languages=self.n_languages,
+            foreign=self.foreign,
+        )
+        self._pool = make_pool(snapshot, self.catalogue, self.vectors, self.config)
+
+    def add_uploads(self, now_s: int) -> int:
+        """Encode and index what was uploaded up to ``now_s``; returns how many."""
+        upload_s = self.catalogue.upload_s
+        new = np.flatnonzero((upload_s > self.indexed_until_s) & (upload_s <= now_s))
+        if len(new):
+            self.vectors[new] = self.encoder.add_uploads(new, self.catalogue)
+            self.index.add(self.vectors[new], new)
+        self.indexed_until_s = max(self.indexed_until_s, int(now_s))
+        return len(new)
+
+    def extend(self, catalogue: Catalogue) -> None:
+        """Take a catalogue with more videos at its end; what was there must be unchanged.
+
+        Raises:
+            ValueError: If the new catalogue is shorter.
+        """
+        more = len(catalogue) - len(self.catalogue)
+        if more < 0:
+            raise ValueError(f"{len(catalogue)} videos, {len(self.catalogue)} were known")
+        self.catalogue = catalogue
+        self.encoder.grow(len(catalogue))
+        self.vectors = np.pad(self.vectors, ((0, more), (0, 0)))
+        if self.neighbours is not None:
+            n = self.neighbours
+            self.neighbours = Neighbours(
+                np.pad(n.video, ((0, more), (0, 0)), constant_values=-1),
+                np.pad(n.similarity, ((0, more), (0, 0))),
+            )
+        self._lists = None
+        self._make_scratch()
+
+    # --- a micro-batch -------------------------------------------------------------------------------
+
+    def user_vectors(self, batch: RequestBatch) -> np.ndarray:
+        """User vectors f32[B, D]."""
+        return self.encoder.user_vectors(batch)
+
+    def propose(self, batch: RequestBatch, snapshot: CounterSnapshot) -> Candidates:
+        """The candidates of B requests; see ``merge.py`` for their order."""
+        self.prepare(snapshot)
+        queries = self.user_vectors(batch)
+        return self.merged(batch, queries, self.proposals(batch, queries))
+
+    def proposals(self, batch: RequestBatch, queries: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The sources' lists i32[B, M_s] in the order of SOURCES; the tags' are made in the merge.
+
+        Raises:
+            RuntimeError: Before the first ``prepare``.
+        """
+        if self._lists is None or self._pool is None:
+            raise RuntimeError("no snapshot yet: call prepare(snapshot) first")
+        depth = int(self.config.search_depth * self.config.vector_quota)
+        return (
+            self.index.search(queries, depth),
+            self.collaborative(batch.recent_positive),
+            np.zeros((len(batch), 0), dtype=np.int32),
+            self._lists.trending[self._language(batch)],
+            self._pool.propose(batch.user_idx, queries, 2 * self.config.fresh_quota),
+        )
+
+    def collaborative(self, recent: np.ndarray) -> np.ndarray:
+        """Videos i32[B, M] from the last long views i32[B, H], newest first."""
+        length = int(self.config.search_depth * self.config.collaborative_quota)
+        if self.neighbours is None:
+            return self._by_factors(recent, length)
+        if len(self._touched) < recent.shape[1] * self.neighbours.video.shape[1]:
+            self._touched = np.zeros(recent.shape[1] * self.neighbours.video.shape[1], np.int32)
+        target = np.full((len(recent), length), -1, dtype=np.int32)
+        neighbour_votes(
+            recent,
+            np.float32(self.config.vote_decay),
+            self.neighbours.video,
+            self.neighbours.similarity,
+            self._votes,
+            self._touched,
+            self._bins,
+            target,
+        )
+        return target
+
+    def merged(
+        self, batch: RequestBatch, queries: np.ndarray, lists: tuple[np.ndarray, ...]
+    ) -> Candidates:
+        """One list a request from the sources' lists."""
+        if self._lists is None:
+            raise RuntimeError("no snapshot yet: call prepare(snapshot) first")
+        shape = (len(batch), self.config.n_candidates)
+        videos = np.full(shape, -1, dtype=np.int32)
+        sources, similarity = np.zeros(shape, np.uint8), np.empty(shape, np.float32)
+        choice, weight = best_tags(batch.tag_profile, self.config.tags_per_user)
+        merge(
+            lists,
+            self._lists.tags,
+            self._language(batch),
+            choice,
+            weight,
+            TAGS,
+            self._lists.everything,
+            self._shares,
+            batch.seen,
+            self._upload_s,
+            batch.now_s,
+            self._stamp,
+            self._place,
+            self._next_stamp,
+            videos,
+            sources,
+        )
+        self._next_stamp += len(batch)
+        similarities(queries, self.vectors, videos, similarity)
+        return Candidates(videos, sources, similarity)
+
+    def count_exposures(self, videos: np.ndarray) -> None:
+        """Tell the fresh pool what was shown since the snapshot: the budget is a budget."""
+        if self._pool is not None:
+            self._pool.spend(np.asarray(videos))
+
+    def _language(self, batch: RequestBatch) -> np.ndarray:
+        return np.clip(batch.language.astype(np.int64), 0, self.n_languages - 1)
+
+    def _by_factors(self, recent: np.ndarray, length: int) -> np.ndarray:
+        if self.factors is None or self.factor_index is None:
+            raise RuntimeError("iALS has no index: fit_retriever makes it")
+        return self.factor_index.search(fold_in(self.factors, recent).astype(np.float32), length)
+
+
+def best_tags(profile: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The n largest positive tags of profiles f32[B, T]: tags i64[B, n] and weights f32[B, n]."""
+    n = min(n, profile.shape[1])
+    tags = np.argpartition(profile, -n, axis=1)[:, -n:]
+    weight = np.maximum(np.take_along_axis(profile, tags, axis=1), 0.0)
+    order = np.argsort(-weight, axis=1, kind="stable")
+    return (
+        np.take_along_axis(tags, order, axis=1),
+        np.take_along_axis(weight, order, axis=1).astype(np.float32),
+    )

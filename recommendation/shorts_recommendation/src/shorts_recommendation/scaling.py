@@ -1,0 +1,101 @@
+"""How time and memory grow with the world: the whole pipeline at several sizes.
+
+In: the configuration, whose world gives the largest of the usual sizes. Out: ``scaling.json`` and a
+picture. Each size runs in a process of its own, so that a peak of memory is that size's.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ml_platform.evaluation.results import Results, write_atomic
+
+if TYPE_CHECKING:
+    from shorts_recommendation.commands import Run
+
+SIZES = ((1_000, 5_000), (3_000, 15_000), (10_000, 50_000), (30_000, 150_000), (100_000, 500_000))
+SMALL = ((200, 1_000), (400, 2_000))
+STAGES = 6  # stages drawn by name in the picture; the rest are added up
+
+
+def main(run: Run) -> None:
+    """Runs the sizes one after the other and writes what each took."""
+    sizes = SMALL if run.config.quick else SIZES
+    found: dict[tuple[int, int], Results] = {}
+    with run.progress.stage("sizes", len(sizes)) as step:
+        for size in sizes:
+            found[size] = _run_size(run, *size)
+            step(1)
+    results = run.start_results(name="simulated, several sizes", sha256="by size")
+    for (users, videos), measured in found.items():
+        _record(results, users, videos, measured)
+    folder = run.results_folder()
+    results.write(folder / "scaling.json")
+    write_atomic(folder / "plots" / "scaling.png", _picture(found))
+    run.console.print(f"numbers: {folder / 'scaling.json'}", highlight=False)
+
+
+def _run_size(run: Run, users: int, videos: int) -> Results:
+    """One end-to-end run; its results.
+
+    Raises:
+        RuntimeError: If it failed, with the end of what it printed.
+    """
+    out = run.artifacts / "scaling" / f"{users}x{videos}"
+    command = [sys.executable, "-m", "shorts_recommendation.cli", "e2e"]
+    command += ["--users", str(users), "--videos", str(videos), "--out", str(out)]
+    if run.config.quick:
+        command += ["--config", str(Path(__file__).parents[2] / "configs" / "smoke.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{users} users x {videos} videos failed:\n{done.stderr[-2000:]}")
+    return Results.read(out / "latest" / "results.json")
+
+
+def _record(results: Results, users: int, videos: int, measured: Results) -> None:
+    variant = f"users_{users}"
+    protocol = f"e2e of {users:,} users and {videos:,} videos in a process of its own"
+    seconds = measured["seconds/all_stages/wall_s"].value
+    results.add(f"scaling/{variant}/wall_s", seconds, protocol=protocol)
+    peak = measured["memory/main_process/peak_bytes"].value
+    results.add(f"scaling/{variant}/peak_bytes", peak, protocol=protocol)
+    results.add(
+        f"scaling/{variant}/impressions", measured["data/log/impressions"].value, protocol=protocol
+    )
+    for key in measured:
+        stage, name, metric = key.split("/")
+        if stage == "seconds" and name != "all_stages":
+            results.add(
+                f"scaling_{variant}/{name}/{metric}", measured[key].value, protocol=protocol
+            )
+
+
+def _picture(found: dict[tuple[int, int], Results]) -> bytes:
+    from ml_platform.evaluation.plot_style import BLUE, ORANGE, new_figure, png
+
+    figure, (left, right) = new_figure(1, 2, width=9.0, height=3.4)
+    impressions = [r["data/log/impressions"].value for r in found.values()]
+    seconds = [r["seconds/all_stages/wall_s"].value for r in found.values()]
+    peaks = [r["memory/main_process/peak_bytes"].value / 2**30 for r in found.values()]
+    for axes, values, colour, unit in (
+        (left, seconds, BLUE, "seconds, all stages"),
+        (right, peaks, ORANGE, "peak memory, GiB"),
+    ):
+        axes.plot(impressions, values, "o-", color=colour)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("impressions in the log")
+        axes.set_ylabel(unit)
+        for x, y in zip(impressions, values, strict=True):
+            axes.annotate(
+                f"{y:,.0f}" if y >= 10 else f"{y:.1f}",
+                (x, y),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+    return png(figure)

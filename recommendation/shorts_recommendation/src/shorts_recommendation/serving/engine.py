@@ -1,0 +1,290 @@
+"""One serving process: what it keeps, how events get in, how it starts and stops. No HTTP in here.
+
+The durable log is the truth. Everything else follows from it:
+
+    POST /v1/events -> log (fsync, group commit) -> states in process -> the user's slate is stale
+                          |-> stream in the store (outbox) -> counters, packed states in the store
+
+An event is answered when it is durable *and* applied, so the next feed of its user has seen it.
+
+Policy of the slates. Every event invalidates its user's slate: the version of the state moves on
+and the slate's does not. It is computed anew when it is asked for, or ahead of that while the
+models have nothing else to do; never blindly once for each event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from ml_platform.serving.clock import ServerClock
+from ml_platform.serving.event_log import AppendResult, EventLog, LoggedEvent, StoredEvent
+from ml_platform.serving.request_log import RequestLog
+from ml_platform.serving.stages import StageMonitor
+from ml_platform.serving.store import open_store
+from shorts_recommendation.serving.computing import SlateComputer
+from shorts_recommendation.serving.protocol import Recommender
+from shorts_recommendation.serving.records import UploadRecord, read_record
+from shorts_recommendation.serving.settings import FeedMetrics, ServingSettings
+from shorts_recommendation.serving.slates import SlateCache
+from shorts_recommendation.serving.stream import Consumer, Publisher
+from shorts_recommendation.serving.trending import LiveTrends
+from shorts_recommendation.serving.users import LiveUsers, WatchEvent
+from shorts_recommendation.serving.write_behind import WriteBehind
+
+logger = logging.getLogger(__name__)
+
+REPLAY_BATCH = 1000
+REQUEST_LOG = "requests.jsonl"
+GROUP = "features"
+
+
+class FeedEngine:
+    """Resources and state of one process. Public coroutines run on its loop.
+
+    Args:
+        recommender: The loaded bundle, warmed up.
+        settings: How to run.
+        metrics: Counts stages, answers and degradations.
+        loop: The event loop that serves requests.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        settings: ServingSettings,
+        metrics: FeedMetrics,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.recommender, self.settings, self.metrics = recommender, settings, metrics
+        self.config, self.loop = settings.config, loop
+        self.clock = ServerClock(recommender.data_end, settings.monotonic)
+        self.monitor = StageMonitor(observer=metrics)
+        self.users = LiveUsers(recommender, self.config.newcomer_rows)
+        self.video_idx = {int(v): i for i, v in enumerate(recommender.catalogue.video_ids.tolist())}
+        self.trends = LiveTrends(
+            recommender.new_counters(),
+            recommender.catalogue,
+            length=self.config.trending_list,
+            creator_cap=recommender.config.retrieval.creator_cap,
+        )
+        self.slates = SlateCache(self.config.slates_in_process, self.config.slate_ttl_s)
+        self.ahead: OrderedDict[int, None] = OrderedDict()
+        self.applied_seq = 0
+        self.skipped_events = 0
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.log = EventLog(settings.data_dir / "events.sqlite")
+        try:
+            self.store = open_store(
+                settings.redis_url, settings.data_dir, timeout_s=settings.store_timeout_s
+            )
+        except Exception:
+            self.log.close()
+            raise
+        self.prefix = f"shorts:{recommender.version}:{self.log.log_id}:"
+        self.requests = RequestLog(settings.data_dir / REQUEST_LOG, count=metrics.request_logged)
+        self.behind = WriteBehind(self.store, self._store_failed("write"))
+        self.computer = SlateComputer(self)
+        self.consumer = Consumer(
+            self.store, f"{self.prefix}events", group=GROUP, name="server", handle=self._consume
+        )
+        self.publisher = Publisher(
+            self.log,
+            self.store,
+            f"{self.prefix}events",
+            floor=lambda: self.consumer.applied_seq,
+            on_failure=self._store_failed("publish"),
+        )
+        self._caught_up = False
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        self._keeper.start()
+        metrics.model_installed("production", recommender.version)
+
+    # --- events ----------------------------------------------------------------------------------
+
+    async def append(self, records: Sequence[LoggedEvent]) -> list[AppendResult]:
+        """Make records durable and apply what is new; the next feed sees it.
+
+        Raises:
+            EventConflictError, EventLogError: Nothing was stored.
+        """
+        done: asyncio.Future[list[AppendResult]] = self.loop.create_future()
+        committed = self.log.submit(records)
+        # Callbacks of the log's one writer thread keep the log's order all the way to the states.
+        committed.add_done_callback(
+            lambda future: self.loop.call_soon_threadsafe(self._committed, future, records, done)
+        )
+        return await done
+
+    def _committed(
+        self,
+        committed: Future[list[AppendResult]],
+        records: Sequence[LoggedEvent],
+        done: asyncio.Future[list[AppendResult]],
+    ) -> None:
+        """On the loop: apply what was new, then let the client know."""
+        error = committed.exception()
+        if error is not None:
+            done.set_exception(error)
+            return
+        results = committed.result()
+        new: dict[int, StoredEvent] = {}
+        for record, result in zip(records, results, strict=True):
+            if not result.duplicate:
+                new.setdefault(
+                    result.seq,
+                    StoredEvent(result.seq, record.event_id, record.received_at, record.body),
+                )
+        uploads = self._apply(list(new.values()))
+        self.publisher.wake()
+        if not uploads:
+            done.set_result(results)
+            return
+        added = self.computer.batcher.run_alone(lambda: [self.add_video(u) for u in uploads])
+        added.add_done_callback(
+            lambda future: self.loop.call_soon_threadsafe(_finish_upload, future, done, results)
+        )
+
+    def _apply(self, stored: Sequence[StoredEvent]) -> list[UploadRecord]:
+        """Apply watch events; returns the uploads among the records, which need the models."""
+        watched: list[WatchEvent] = []
+        uploads: list[UploadRecord] = []
+        for event in stored:
+            record = read_record(event, self.video_idx)
+            if isinstance(record, WatchEvent):
+                self.clock.advance_to(record.time_s)
+                watched.append(record)
+            elif isinstance(record, UploadRecord):
+                uploads.append(record)
+            else:
+                self.skipped_events += 1
+        for row in self.users.apply(watched):
+            self.computer.invalidated(row)
+        if stored:
+            self.applied_seq = max(self.applied_seq, stored[-1].seq)
+        return uploads
+
+    def add_video(self, upload: UploadRecord) -> int:
+        """Give an upload its vector and its place in the index; on the computing thread.
+
+        Returns:
+            Its internal index.
+        """
+        known = self.video_idx.get(upload.video_id)
+        if known is not None:
+            return known  # the bundle was trained after this upload
+        index = self.recommender.add_video(
+            video_id=upload.video_id,
+            creator_idx=upload.creator_idx,
+            tags=upload.tags,
+            language=upload.language,
+            duration_s=upload.duration_s,
+            content=upload.content,
+            upload_s=upload.upload_s,
+        )
+        self.trends.grow(self.recommender.catalogue)
+        self.users.use_items(self.recommender.items)
+        self.video_idx[upload.video_id] = index
+        return index
+
+    def _consume(self, entries: Sequence[StoredEvent]) -> None:
+        """On the stream's thread: counters move, and the states go to the store as they are now."""
+        records = [read_record(entry, self.video_idx) for entry in entries]
+        events = [r for r in records if isinstance(r, WatchEvent)]
+        self.trends.add(events)
+        for user_id in {e.user_id for e in events}:
+            blob = self.users.pack(user_id)
+            if blob is not None:
+                self.behind.put(f"{self.prefix}user:{user_id}", blob)
+
+    def _store_failed(self, work: str) -> Any:
+        def count(detail: str) -> None:
+            self.metrics.store_failures.labels(work).inc()
+            if (more := self.monitor.log_turn("store", work)) is not None:
+                logger.warning("store: %s failed: %s (%d more before)", work, detail, more)
+
+        return count
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def not_ready(self) -> list[str]:
+        """Why requests should go elsewhere. A store that is down is no reason: we go on without."""
+        if self._caught_up:
+            return []
+        return [f"replaying events: {self.applied_seq} of {self.log.last_seq()}"]
+
+    def describe(self) -> dict[str, Any]:
+        """Extra fields of ``/v1/version``."""
+        return {
+            "version": self.recommender.version,
+            "videos": len(self.video_idx),
+            "users": self.users.n_known,
+            "store": self.store.kind,
+            "applied_seq": self.applied_seq,
+            "published_seq": self.publisher.published_seq,
+            "consumed_seq": self.consumer.applied_seq,
+            "server_time": self.clock.now(),
+            "slates": len(self.slates),
+            "batches": self.computer.batcher.batches,
+            "computing_s": round(self.computer.batcher.busy_s, 3),
+        }
+
+    def close(self) -> None:
+        """Stop threads, close log and store."""
+        self._stop.set()
+        self._keeper.join()
+        self.publisher.close()
+        self.consumer.close()
+        self.computer.close()
+        self.behind.close()
+        self.requests.close()
+        self.log.close()
+        self.store.close()
+
+    def _keep(self) -> None:
+        """Background: replay the log once, then look after the store and the counters' clock."""
+        self._replay()
+        self.consumer.start_at(self.applied_seq)
+        self.consumer.start()
+        self.publisher.start()
+        self._caught_up = True
+        while not self._stop.wait(self.settings.refresh_s):
+            self.store.revive()
+            self.trends.advance(self.clock.now())
+            self.metrics.stream_lag.set(max(0, self.applied_seq - self.consumer.applied_seq))
+
+    def _replay(self) -> None:
+        """Everything that follows from the log, from its start; nobody is served before its end."""
+        while not self._stop.is_set():
+            stored = self.log.read(self.applied_seq, REPLAY_BATCH)
+            if not stored:
+                break
+            for upload in self._uploads(stored):
+                self.add_video(upload)
+            self._apply(stored)
+            records = [read_record(event, self.video_idx) for event in stored]
+            self.trends.add([r for r in records if isinstance(r, WatchEvent)])
+        self.trends.advance(self.clock.now())
+        self.computer.find_stored()
+
+    def _uploads(self, stored: Sequence[StoredEvent]) -> list[UploadRecord]:
+        records = [read_record(event, self.video_idx) for event in stored]
+        return [r for r in records if isinstance(r, UploadRecord)]
+
+
+def _finish_upload(
+    added: Future[list[int]],
+    done: asyncio.Future[list[AppendResult]],
+    results: list[AppendResult],
+) -> None:
+    error = added.exception()
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(results)

@@ -1,0 +1,74 @@
+"""How one serving process runs, and what it counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from ml_platform.serving.metrics import ServiceMetrics
+from ml_platform.serving.store import SOCKET_TIMEOUT_S
+from shorts_recommendation.config import ServingConfig
+
+ANSWERS = ("cache", "store", "computed", "stale", "trending")
+
+
+def _nothing() -> None:
+    """No set-up."""
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """How one serving process runs."""
+
+    data_dir: Path
+    """Folder of the event log, the request log and the embedded store."""
+    config: ServingConfig = ServingConfig()
+    redis_url: str | None = None
+    """A real Redis; the embedded store when absent."""
+    refresh_s: float = 1.0
+    """Pause between checks of the store and of the counters' clock."""
+    thread_start: Callable[[], None] = _nothing
+    """Run by the computing thread when it starts; some libraries count threads for each."""
+    monotonic: Callable[[], float] = time.monotonic
+    """Seconds that pass on the server's clock; a simulation stops them and moves the clock."""
+    store_timeout_s: float = SOCKET_TIMEOUT_S
+    """Longest wait for one command of the store."""
+    store_read_ms: float = 20.0
+    """What a request gives the store for a slate, where this process has none."""
+
+
+class FeedMetrics(ServiceMetrics):
+    """The platform's metrics and those of a feed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = Counter(
+            "feed_answers_total", "Feeds by who answered.", ("by",), registry=self.registry
+        )
+        self.batch_size = Histogram(
+            "feed_batch_size",
+            "Requests that shared one call of the models.",
+            buckets=(1, 2, 4, 8, 12, 16, 24, 32),
+            registry=self.registry,
+        )
+        self.compute_ahead = Counter(
+            "feed_computed_ahead_total", "Slates recomputed before asked.", registry=self.registry
+        )
+        self.store_failures = Counter(
+            "store_failures_total",
+            "Background work that the store refused: publish, write.",
+            ("work",),
+            registry=self.registry,
+        )
+        self.stream_lag = Gauge(
+            "stream_lag_events", "Events of the log that the consumer has not handled.",
+            registry=self.registry,
+        )
+        for by in ANSWERS:
+            self.answers.labels(by)
+        for work in ("publish", "write"):
+            self.store_failures.labels(work)

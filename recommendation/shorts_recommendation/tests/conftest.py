@@ -1,0 +1,17 @@
+"""What all tests share; the small trained system is built once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+
+# Idle OpenMP threads sleep instead of spinning. Read when the library is loaded, hence up here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves test folders off the path
+
+# Started in the background, a shell has Ctrl-C ignored, and so would every process of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
