@@ -36,7 +36,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ml_platform.serving.http_pool import HttpPool, Sample, encode_request
+from ml_platform.serving.http_pool import HttpPool, Sample, client_loop, encode_request
 
 MAX_REQUESTS = 1_000_000
 MAX_SECONDS = 3600.0
@@ -153,7 +153,8 @@ def send_load(
     # The collector pauses the client for milliseconds; the run is short and makes few cycles.
     gc.disable()
     try:
-        return asyncio.run(_run(plan, payloads, keep_bodies, stop or Event()))
+        with asyncio.Runner(loop_factory=client_loop) as runner:
+            return runner.run(_run(plan, payloads, keep_bodies, stop or Event()))
     finally:
         gc.enable()
 

@@ -97,6 +97,8 @@ class TwoTowerConfig(Stage):
     n_uniform: PositiveInt = 1024
     id_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of videos of a batch without their id: what a fresh upload looks like."""
+    rejected_weight: float = Field(default=0.5, ge=0)
+    """Of the pairwise loss against videos shown and not watched through."""
     max_pairs: PositiveInt = 600_000
     """Latest long views that are learnt from: memory and time stop growing there."""
 
@@ -195,8 +197,9 @@ class RerankingConfig(Stage):
     """Places of the pool kept for fresh uploads: by value alone few would reach it."""
     memory: PositiveInt = 10
     """Videos shown before that still count: as many as the slate, so that no border shows."""
-    relevance_weight: float = Field(default=0.7, ge=0, le=1)
-    """MMR's lambda: 1 is relevance order."""
+    relevance_weight: float = Field(default=0.6, ge=0, le=1)
+    """MMR's lambda, 1 is relevance order. On a development world (1,000 people, another seed) the
+    most diverse setting that did not yet cost watch time."""
     fatigue: float = Field(default=0.5, ge=0, le=1)
     """Share of the value that a creator's next video loses right after one; 0 is off."""
     fatigue_decay: float = Field(default=0.8, ge=0, le=1)
@@ -252,6 +255,8 @@ class ServingConfig(Stage):
     """Of the requests under load; each event invalidates its user's slate."""
     load_zipf_exponent: PositiveFloat = 0.8
     """Of the users' activity in the load test."""
+    load_prefill_users: int = Field(default=2_000, ge=0)
+    """Most active users that ask once before the cached path is measured."""
 
 
 class EvaluationConfig(Stage):

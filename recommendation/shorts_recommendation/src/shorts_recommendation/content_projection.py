@@ -12,8 +12,7 @@ Two ways, both measured in ``evaluation.reranking``:
   1936). What it drops is what a video shares with no other; so the cosines that are left are
   larger than the full ones, and keep their order.
 - ``random``: a random orthonormal basis. It needs no data and is never stale; the error of a cosine
-  is about ``1 / sqrt(d)``, and falls on near and far pairs alike (Johnson and Lindenstrauss,
-  "Extensions of Lipschitz mappings into a Hilbert space", Contemporary Mathematics 1984).
+  is about ``1 / sqrt(d)``, and falls on near and far pairs alike.
 
 Legend: V videos, d projected dimension.
 """

@@ -1,10 +1,10 @@
 """The world and its log, cached: every stage starts here.
 
 In: the configuration. Out: ``ShortsData``. The first call generates (seconds) and keeps the result
-under ``default_cache_dir()/shorts_world/<key>``; the key is a hash of the world's configuration, the
-seed and the source of the generator, so that a change of any makes a new world. A folder appears by
-one rename under a lock, so a killed process leaves nothing half made; a damaged one is named in the
-log, removed and made again.
+under ``default_cache_dir()/shorts_world/<key>``; the key is a hash of the world's configuration,
+the seed and the source of the generator, so that a change of any makes a new world. A folder
+appears by one rename under a lock, so a killed process leaves nothing half made; a damaged one is
+named in the log, removed and made again.
 """
 
 from __future__ import annotations

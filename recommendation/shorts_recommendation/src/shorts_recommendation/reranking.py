@@ -240,7 +240,7 @@ def with_budget(
 
 
 def warm_up(config: RerankingConfig) -> None:
-    """Compiles the kernel (seconds), so that no request waits for it."""
+    """Loads the kernel, or compiles it (seconds, once a machine): no request waits for it."""
     pool, dim = 2, config.projected_dim
     rerank(
         RerankItems(

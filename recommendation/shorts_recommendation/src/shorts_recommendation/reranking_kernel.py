@@ -22,7 +22,7 @@ TAG_WINDOW = 10
 """The tag cap holds in any so many videos in a row."""
 
 
-@numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Dot product of two unit vectors f32[D]; the order of its sum is free, so that it is fast."""
     total = np.float32(0.0)
@@ -31,7 +31,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return total  # type: ignore[return-value]
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def rescaled(value: np.ndarray, open_: np.ndarray) -> np.ndarray:
     """Values brought to [0, 1] over what may be picked; all 1 when they are equal. f64[P]."""
     low, high = np.inf, -np.inf
@@ -45,7 +45,7 @@ def rescaled(value: np.ndarray, open_: np.ndarray) -> np.ndarray:
     return relevance
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def creator_factor(
     creator: int, shown: np.ndarray, n_shown: int, fatigue: float, decay: float
 ) -> float:
@@ -58,7 +58,7 @@ def creator_factor(
     return factor
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def at_cap(tag: int, shown: np.ndarray, n_shown: int, cap: int) -> bool:
     """Whether one more of this tag would be too many among the last ten."""
     if tag < 0 or cap == 0:
@@ -70,7 +70,7 @@ def at_cap(tag: int, shown: np.ndarray, n_shown: int, cap: int) -> bool:
     return count >= cap
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def mark_allowed(
     allowed: np.ndarray,
     open_: np.ndarray,
@@ -106,7 +106,7 @@ def mark_allowed(
     return relaxed
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def best_of(marginal: np.ndarray, allowed: np.ndarray) -> int:
     """The first largest among the allowed; -1 where there is none."""
     best, most = -1, -np.inf
@@ -116,7 +116,7 @@ def best_of(marginal: np.ndarray, allowed: np.ndarray) -> int:
     return best
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def drawn_of(allowed: np.ndarray, uniform: float) -> tuple[int, int]:
     """A uniformly drawn candidate of the allowed, and how many there are."""
     count = 0
@@ -131,7 +131,7 @@ def drawn_of(allowed: np.ndarray, uniform: float) -> tuple[int, int]:
     return -1, count
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def see(nearest: np.ndarray, open_: np.ndarray, vectors: np.ndarray, shown: np.ndarray) -> None:
     """Takes one more shown vector into every candidate's largest cosine."""
     for c in range(len(nearest)):
@@ -139,7 +139,7 @@ def see(nearest: np.ndarray, open_: np.ndarray, vectors: np.ndarray, shown: np.n
             nearest[c] = max(nearest[c], cosine(vectors[c], shown))
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def weigh(
     marginal: np.ndarray,
     allowed: np.ndarray,
@@ -160,7 +160,7 @@ def weigh(
                 marginal[c] -= (1.0 - weight) * nearest[c]
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def choose(
     marginal: np.ndarray, allowed: np.ndarray, exploration: float, uniform: np.ndarray
 ) -> tuple[int, bool, float]:
@@ -174,7 +174,7 @@ def choose(
     return pick, explores, exploration / count + (1.0 - exploration) * (pick == best)
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def why(
     pick: int, explores: bool, owed: bool, fresh: bool, relevance: np.ndarray, open_: np.ndarray
 ) -> int:
@@ -186,7 +186,7 @@ def why(
     return RELEVANCE if best_of(relevance, open_) == pick else DIVERSITY
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def fill_one(
     videos: np.ndarray,
     value: np.ndarray,
@@ -235,7 +235,7 @@ def fill_one(
         see(nearest, open_, vectors, vectors[pick])
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def fill_slates(
     videos: np.ndarray,
     value: np.ndarray,

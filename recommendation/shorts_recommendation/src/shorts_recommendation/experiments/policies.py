@@ -116,10 +116,12 @@ def best_unseen(score: np.ndarray, batch: RequestBatch, items: ItemTable, k: int
     rows = np.repeat(np.arange(len(batch)), (batch.seen >= 0).sum(axis=1))
     score[rows, batch.seen[batch.seen >= 0]] = _HOPELESS
     k_there = min(k, score.shape[1])
+    shuffled = np.random.default_rng(score.shape[1]).permutation(score.shape[1])
+    score = score[:, shuffled]  # among equals the catalogue's order decides nothing
     best = np.argpartition(-score, k_there - 1, axis=1)[:, :k_there]
     worth = np.take_along_axis(score, best, axis=1)
     order = np.argsort(-worth, axis=1, kind="stable")
     best, worth = np.take_along_axis(best, order, axis=1), np.take_along_axis(worth, order, axis=1)
     videos = np.full((len(batch), k), -1, dtype=np.int32)
-    videos[:, :k_there] = np.where(worth > _HOPELESS, best, -1)
+    videos[:, :k_there] = np.where(worth > _HOPELESS, shuffled[best], -1)
     return videos

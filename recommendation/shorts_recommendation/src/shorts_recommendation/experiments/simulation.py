@@ -168,7 +168,12 @@ class Simulation:
             for counters in self.counters:
                 counters.advance(begin)
             while (due := np.flatnonzero(self._clock < until)).size:
-                self._watch_next(due)
+                waiting = self._needs_videos(due)
+                # Whoever has videos goes on first, so that the others ask in one large batch.
+                if waiting.all():
+                    self._refill(due)
+                else:
+                    self._watch_next(due[~waiting])
             begin = until
             step(1)
         self.start_s = end_s
@@ -182,17 +187,17 @@ class Simulation:
         opens = self._opens[due]
         if opens.any():
             self.audience.open_sessions(user[opens], now_s[opens])
-        self._refill(due[opens | (self._place[due] >= self.refetch_after) | self._is_out(due)])
         video = self._slate[due, self._place[due]]
         outcomes = self.audience.watch(user, video, now_s)
         self.states.apply(user, video, outcomes, now_s)  # type: ignore[arg-type]  # has all it reads
         self._record(due, video, outcomes)
         self._move_on(due, outcomes)
 
-    def _is_out(self, due: np.ndarray) -> np.ndarray:
-        """bool[B]: whether a slate was shorter than its length and holds nothing more."""
-        place = np.minimum(self._place[due], self.slate_length - 1)
-        return self._slate[due, place] < 0
+    def _needs_videos(self, due: np.ndarray) -> np.ndarray:
+        """bool[B]: no slate, played far enough, or shorter than its length and at its end."""
+        place = self._place[due]
+        out = self._slate[due, np.minimum(place, self.slate_length - 1)] < 0
+        return (place >= self.refetch_after) | out
 
     def _refill(self, rows: np.ndarray) -> None:
         for number, policy in enumerate(self.policies):

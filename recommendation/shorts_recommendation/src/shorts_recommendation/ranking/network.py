@@ -148,8 +148,16 @@ class HistoryEncoder(nn.Module):
         self.item = nn.Linear(width, width)
         self.event = nn.Linear(len(EVENT_COLUMNS), width, bias=False)
         self.start = nn.Parameter(torch.randn(width) * 0.05)
+        # torch.relu and not "relu": the name switches on a fused path in evaluation mode that reads
+        # a mask of numbers as a mask of yes and no, and silently loses the penalties (torch 2.13).
         layer = nn.TransformerEncoderLayer(
-            width, n_heads, 2 * width, dropout, batch_first=True, norm_first=True
+            width,
+            n_heads,
+            2 * width,
+            dropout,
+            activation=torch.relu,
+            batch_first=True,
+            norm_first=True,
         )
         # Drawing masks for attention weights would cost more than attention itself: dropout acts on
         # the two residual branches only, and the fused attention kernel can be used.

@@ -237,7 +237,7 @@ def intra_list_similarity(value: Tensor, batch: WindowBatch) -> Tensor:
     weight = weight / total[batch.session]
     content = batch.content[batch.place.reshape(-1)[batch.at]]
     mean = torch.zeros(n, content.shape[1]).index_add(0, batch.session, weight[:, None] * content)
-    own = torch.zeros(n).index_add(0, batch.session, weight**2 * (content**2).sum(dim=1))
+    own = torch.zeros(n).index_add(0, batch.session, weight**2)  # content rows have length 1
     return ((mean**2).sum(dim=1) - own).mean()
 
 

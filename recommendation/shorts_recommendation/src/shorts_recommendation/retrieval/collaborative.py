@@ -27,6 +27,7 @@ from scipy import sparse
 from ml_algorithms.matrix_factorization.ials import ImplicitALS, fit_ials
 from shorts_recommendation.config import RetrievalConfig
 from shorts_recommendation.log import ImpressionLog
+from shorts_recommendation.retrieval.index import VideoIndex
 
 BINS = 2048
 
@@ -44,7 +45,9 @@ class Neighbours:
     similarity: np.ndarray
 
 
-def long_view_matrix(log: ImpressionLog, until_s: int, n_users: int, n_videos: int) -> sparse.csr_matrix:
+def long_view_matrix(
+    log: ImpressionLog, until_s: int, n_users: int, n_videos: int
+) -> sparse.csr_matrix:
     """Binary csr f32[U, V]: who watched what through before ``until_s``."""
     end = int(np.searchsorted(log.timestamp, until_s))
     rows = np.flatnonzero(log.long_view[:end])
@@ -62,7 +65,8 @@ def fit_neighbours(matrix: sparse.csr_matrix, config: RetrievalConfig) -> Neighb
     views = np.asarray(matrix.sum(axis=0)).ravel()
     scale = 1.0 / np.sqrt(views + config.shrink)
     weighted = (matrix @ sparse.diags(scale)).T.tocsr().astype(np.float64)  # [V, U]
-    nearest = all_pairs_knn(weighted, config.neighbours + 1, num_threads=1).tocsr()
+    most = config.neighbours + 1  # a video is its own nearest
+    nearest = all_pairs_knn(weighted, most, num_threads=1, show_progress=False).tocsr()
     n_videos = matrix.shape[1]
     video = np.full((n_videos, config.neighbours), -1, dtype=np.int32)
     similarity = np.zeros((n_videos, config.neighbours), dtype=np.float32)
@@ -71,7 +75,7 @@ def fit_neighbours(matrix: sparse.csr_matrix, config: RetrievalConfig) -> Neighb
 
 
 def fit_factors(matrix: sparse.csr_matrix, config: RetrievalConfig, seed: int) -> ImplicitALS:
-    """iALS factors of the same matrix."""
+    """IALS factors of the same matrix."""
     return fit_ials(
         matrix,
         factors=config.factors,
@@ -88,6 +92,18 @@ def fold_in(model: ImplicitALS, recent: np.ndarray) -> np.ndarray:
     ones = np.ones(len(rows), dtype=np.float32)
     shape = (len(recent), len(model.item_factors))
     return model.fold_in(sparse.csr_matrix((ones, (rows, recent[rows, places])), shape=shape))
+
+
+def factors_of(item_factors: np.ndarray, config: RetrievalConfig) -> ImplicitALS:
+    """A model that can fold in, from the item side alone."""
+    nobody = np.zeros((0, item_factors.shape[1]), dtype=np.float32)
+    return ImplicitALS(nobody, item_factors, config.ials_unobserved_weight, config.ials_reg, 1.0)
+
+
+def index_factors(item_factors: np.ndarray) -> VideoIndex:
+    """An exact index over the factors of videos that somebody watched through."""
+    watched = np.flatnonzero(np.abs(item_factors).sum(axis=1) > 0).astype(np.int32)
+    return VideoIndex("flat", 0, item_factors[watched].astype(np.float32), watched)
 
 
 @numba.njit(cache=True)

@@ -5,7 +5,7 @@ vectors of uploads f32[n, D] from their content. Whatever can be computed before
 video's summed input and its four attention logits stand in a table, so a request gathers, weighs
 and runs two small layers. Parity with the module is tested.
 
-Shapes: B requests, L history length, W width, A attention heads, D vector, V videos.
+Shapes: B requests, L history length, W width, A attention heads of a history, D vector, V videos.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from math import sqrt
 from pathlib import Path
+from typing import Literal
 
+import numba
 import numpy as np
 import torch
 from scipy.special import erf
 
 from shorts_recommendation.log import Catalogue
 from shorts_recommendation.requests import TAG_SLOTS, RequestBatch
+from shorts_recommendation.retrieval.pairs import refused_videos
 from shorts_recommendation.retrieval.training import TrainedTower
 from shorts_recommendation.retrieval.two_tower import HEADS, N_LANGUAGES, duration_group
 
@@ -32,7 +35,7 @@ class Encoder:
 
     Attributes:
         inputs: f32[V, W], summed inputs by ``video_idx``; zero where not yet encoded.
-        logits: f32[V, A], their attention logits.
+        logits: f32[V, 2 A], their attention logits, for long views and for refused videos.
         known: f32[U, W], summed attribute rows of every user.
         weights: Matrices and vectors of both towers by name.
     """
@@ -49,16 +52,15 @@ class Encoder:
         """
         w = self.weights
         length = min(len(w["recency"]), batch.recent_positive.shape[1])
-        history = batch.recent_positive[:, :length]
-        present = history >= 0
-        videos = np.maximum(history, 0)
-        logits = self.logits[videos] + w["recency"][:length]
-        weight = np.exp(logits - logits.max(axis=1, keepdims=True)) * present[..., None]
-        weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-9)
-        pooled = np.matmul(weight.transpose(0, 2, 1), self.inputs[videos])  # [B, A, W]
-        inputs = np.concatenate(
-            [pooled.reshape(len(batch), -1), self._known(batch)], axis=1, dtype=np.float32
-        )
+        pooled = np.empty((len(batch), 2, HEADS, self.inputs.shape[1]), dtype=np.float32)
+        events = (batch.recent_positive[:, :length], refused_videos(batch, length))
+        for which, videos in enumerate(events):
+            heads = slice(which * HEADS, (which + 1) * HEADS)
+            _pool(
+                videos, self.logits[:, heads], w["recency"][:, heads], self.inputs, pooled[:, which]
+            )
+        known = self._known(batch)
+        inputs = np.concatenate([pooled.reshape(len(batch), -1), known], axis=1, dtype=np.float32)
         hidden = _gelu(inputs @ w["user_hidden.weight"] + w["user_hidden.bias"])
         raw = inputs @ w["user_skip.weight"] + hidden @ w["user_out.weight"] + w["user_out.bias"]
         vectors = np.ones((len(batch), raw.shape[1] + 1), dtype=np.float32)
@@ -141,8 +143,16 @@ class Encoder:
         """What ``save`` wrote. Tables are copied on write: uploads of one process stay its own."""
         weights = dict(np.load(folder / "encoder_weights.npz"))
         names = [field.name for field in fields(cls) if field.name != "weights"]
-        arrays = {n: np.load(folder / f"encoder_{n}.npy", mmap_mode="c") for n in names}
+        arrays = {n: mapped(folder / f"encoder_{n}.npy", "c") for n in names}
         return cls(weights=weights, **arrays)
+
+
+def mapped(path: Path, mode: Literal["c", "r"]) -> np.ndarray:
+    """A .npy file as a plain array over mapped memory: processes share its pages.
+
+    Mode "c" copies a page when it is written, "r" refuses to.
+    """
+    return np.load(path, mmap_mode=mode).view(np.ndarray)
 
 
 def make_encoder(tower: TrainedTower, n_videos: int) -> Encoder:
@@ -163,7 +173,7 @@ def make_encoder(tower: TrainedTower, n_videos: int) -> Encoder:
     width = tower.model.width
     return Encoder(
         inputs=np.zeros((n_videos, width), dtype=np.float32),
-        logits=np.zeros((n_videos, HEADS), dtype=np.float32),
+        logits=np.zeros((n_videos, 2 * HEADS), dtype=np.float32),
         known=known.numpy().copy(),
         weights=weights,
     )
@@ -172,6 +182,30 @@ def make_encoder(tower: TrainedTower, n_videos: int) -> Encoder:
 def _is_linear(name: str) -> bool:
     rows = ("tags.", "language.", "duration.", "user_language.", "age.", "device.")
     return name.endswith(".weight") and not name.startswith(rows)
+
+
+@numba.njit(cache=True, nogil=True)
+def _pool(videos, logits, recency, inputs, target):  # type: ignore[no-untyped-def]
+    """``target`` f32[B, A, W]: inputs of videos i32[B, L] (-1 padded) weighed by softmax."""
+    weight = np.empty(videos.shape[1], np.float32)
+    for b in range(len(videos)):
+        for a in range(target.shape[1]):
+            top, total = np.float32(-np.inf), np.float32(0.0)
+            for place in range(videos.shape[1]):
+                if videos[b, place] >= 0:
+                    top = max(top, logits[videos[b, place], a] + recency[place, a])
+            target[b, a, :] = 0
+            for place in range(videos.shape[1]):
+                v = videos[b, place]
+                if v >= 0:
+                    weight[place] = np.exp(logits[v, a] + recency[place, a] - top)
+                    total += weight[place]
+            for place in range(videos.shape[1]):
+                v = videos[b, place]
+                if v >= 0:
+                    share = weight[place] / total
+                    for d in range(inputs.shape[1]):
+                        target[b, a, d] += share * inputs[v, d]
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:

@@ -1,18 +1,15 @@
 """Fits every source of recall on the log before a moment; saves and loads the result.
 
 In: catalogue, users, log, the moment, the whole ``Config``. Out: a ``Retriever`` that knows nothing
-of what happened at or after that moment. ``save_retriever`` writes plain arrays, which processes
-map and so share.
+of what happened at or after that moment.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from ml_algorithms.matrix_factorization.ials import ImplicitALS
 from ml_platform.evaluation.progress import Progress, Silent
@@ -22,13 +19,14 @@ from shorts_recommendation.retrieval.collaborative import (
     Neighbours,
     fit_factors,
     fit_neighbours,
+    index_factors,
     long_view_matrix,
 )
 from shorts_recommendation.retrieval.encoder import Encoder, make_encoder
-from shorts_recommendation.retrieval.index import Measured, VideoIndex, choose_index
+from shorts_recommendation.retrieval.index import VideoIndex, choose_index
 from shorts_recommendation.retrieval.lists import foreign_discount
 from shorts_recommendation.retrieval.pairs import Pairs, training_pairs
-from shorts_recommendation.retrieval.retriever import Retriever
+from shorts_recommendation.retrieval.sources import Retriever
 from shorts_recommendation.retrieval.training import TrainedTower, train_two_tower
 from shorts_recommendation.retrieval.two_tower import unit_profile
 
@@ -98,9 +96,7 @@ def fit_with_tower(
             step=step,
         )
     with progress.stage("retrieval: collaborative", 1):
-        neighbours, factors, factor_index = _collaborative(
-            data, log_until, config.retrieval, seed
-        )
+        neighbours, factors, factor_index = _collaborative(data, log_until, config.retrieval, seed)
     with progress.stage("retrieval: index", 1):
         encoder = make_encoder(tower, len(data.catalogue))
         exists = np.flatnonzero(data.catalogue.upload_s < log_until).astype(np.int32)
@@ -137,82 +133,22 @@ def _collaborative(
     if config.collaborative == "item_item":
         return fit_neighbours(matrix, config), None, None
     factors = fit_factors(matrix, config, seed)
-    watched = np.flatnonzero(np.asarray(matrix.sum(axis=0)).ravel() > 0).astype(np.int32)
-    return None, factors, VideoIndex("flat", 0, factors.item_factors[watched], watched)
+    return None, factors, index_factors(factors.item_factors)
+
+
+def _inputs(encoder: Encoder, videos: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(encoder.inputs[np.maximum(videos, 0)])
 
 
 def tuning_queries(tower: TrainedTower, encoder: Encoder, pairs: Pairs) -> np.ndarray:
     """User vectors f32[Q, D] of the latest pairs: requests as they come, none of a test day."""
-    import torch
-
     rows = np.arange(max(0, len(pairs) - TUNING_QUERIES), len(pairs))
-    history = pairs.history[rows].astype(np.int64)
+    watched, refused = pairs.history[rows], pairs.refused[rows]
     with torch.inference_mode():
         vectors = tower.model.users(
-            torch.from_numpy(encoder.inputs[np.maximum(history, 0)]),
-            torch.from_numpy(history >= 0),
+            (_inputs(encoder, watched), _inputs(encoder, refused)),
+            (torch.from_numpy(watched >= 0), torch.from_numpy(refused >= 0)),
             tower.attributes[pairs.user_idx[rows].astype(np.int64)],
             torch.from_numpy(unit_profile(pairs.tag_profile[rows])),
         )
     return np.ascontiguousarray(vectors.numpy())
-
-
-def save_retriever(retriever: Retriever, folder: Path) -> None:
-    """Write a retriever; the catalogue is the bundle's own and is not written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    retriever.encoder.save(folder)
-    retriever.index.save(folder)
-    np.save(folder / "vectors.npy", retriever.vectors)
-    if retriever.neighbours is not None:
-        np.save(folder / "neighbours_video.npy", retriever.neighbours.video)
-        np.save(folder / "neighbours_similarity.npy", retriever.neighbours.similarity)
-    if retriever.factors is not None:
-        np.save(folder / "item_factors.npy", retriever.factors.item_factors)
-    meta = {
-        "config": retriever.config.model_dump(mode="json"),
-        "index": [retriever.index.kind, retriever.index.width],
-        "n_languages": retriever.n_languages,
-        "foreign": retriever.foreign,
-        "indexed_until_s": retriever.indexed_until_s,
-        "measured": [asdict(row) for row in retriever.measured],
-    }
-    (folder / "retriever.json").write_text(json.dumps(meta, indent=2))
-
-
-def load_retriever(folder: Path, catalogue: Catalogue) -> Retriever:
-    """What ``save_retriever`` wrote, large arrays mapped (copy on write).
-
-    Raises:
-        ValueError: If the catalogue has fewer videos than the retriever was saved with.
-    """
-    meta = json.loads((folder / "retriever.json").read_text())
-    config = RetrievalConfig.model_validate(meta["config"])
-    vectors = np.load(folder / "vectors.npy", mmap_mode="c")
-    if len(catalogue) != len(vectors):
-        raise ValueError(f"{len(catalogue)} videos, {len(vectors)} vectors in {folder}")
-    neighbours, factors, factor_index = None, None, None
-    if config.collaborative == "item_item":
-        neighbours = Neighbours(
-            np.load(folder / "neighbours_video.npy", mmap_mode="r"),
-            np.load(folder / "neighbours_similarity.npy", mmap_mode="r"),
-        )
-    else:
-        items = np.load(folder / "item_factors.npy")
-        nobody = np.zeros((0, items.shape[1]), dtype=np.float32)
-        factors = ImplicitALS(nobody, items, config.ials_unobserved_weight, config.ials_reg, 1.0)
-        watched = np.flatnonzero(np.abs(items).sum(axis=1) > 0).astype(np.int32)
-        factor_index = VideoIndex("flat", 0, items[watched], watched)
-    return Retriever(
-        catalogue=catalogue,
-        config=config,
-        encoder=Encoder.load(folder),
-        vectors=vectors,
-        index=VideoIndex.load(folder, *meta["index"]),
-        neighbours=neighbours,
-        factors=factors,
-        factor_index=factor_index,
-        n_languages=meta["n_languages"],
-        foreign=meta["foreign"],
-        indexed_until_s=meta["indexed_until_s"],
-        measured=[Measured(**row) for row in meta["measured"]],
-    )

@@ -99,9 +99,7 @@ def tag_score(snapshot: CounterSnapshot) -> np.ndarray:
     )
 
 
-def foreign_discount(
-    log: ImpressionLog, users: Users, catalogue: Catalogue, until_s: int
-) -> float:
+def foreign_discount(log: ImpressionLog, users: Users, catalogue: Catalogue, until_s: int) -> float:
     """Long-view rate of impressions in another language over that in the user's, at most 1.
 
     1 where the log holds only one of the two kinds: then nothing is known against the other.

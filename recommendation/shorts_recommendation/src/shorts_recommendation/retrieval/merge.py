@@ -31,8 +31,22 @@ def shares(quotas: tuple[int, ...]) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def merge(  # type: ignore[no-untyped-def]
-    lists, tag_table, language, tag_choice, tag_weight, tag_source, everything, share, seen,
-    upload_s, now_s, stamp, place, first_stamp, videos, sources,
+    lists,
+    tag_table,
+    language,
+    tag_choice,
+    tag_weight,
+    tag_source,
+    everything,
+    share,
+    seen,
+    upload_s,
+    now_s,
+    stamp,
+    place,
+    first_stamp,
+    videos,
+    sources,
 ):
     """Fill ``videos`` and ``sources``; returns nothing.
 

@@ -7,6 +7,10 @@ Loss: softmax over in-batch and uniform negatives, with the sampling probability
 Yi et al., RecSys 2019, equation 3; mixed negatives: Yang et al., WWW Companion 2020). The
 probability of an in-batch draw is the video's share of the training pairs, which is known here.
 A negative that did not exist at the pair's moment is no negative: its column is masked.
+Beside it, with ``rejected_weight``, a pairwise logistic loss against the next video that the same
+user was shown and did not watch through: the softmax learns what is shown and watched, which is
+mostly what is shown; the pair tells taste from exposure (Rendle et al., "BPR: Bayesian Personalized
+Ranking from Implicit Feedback", UAI 2009, with negatives that were really seen).
 
 What makes it fast: content is reduced once; every video of a batch is encoded once, however often
 it stands in histories; id and creator rows are updated where touched (``RowTable``).
@@ -167,15 +171,17 @@ class _Batches:
         drawn = self.rng.integers(0, len(self.existing), self.config.n_uniform)
         uniform = torch.from_numpy(self.existing[drawn])
         history = torch.from_numpy(self.pairs.history[rows].astype(np.int64))
-        videos, place = torch.unique(
-            torch.cat([positive, uniform, history.flatten().clamp_min(0)]), return_inverse=True
-        )
+        rejected = torch.from_numpy(self.pairs.rejected[rows].astype(np.int64))
+        refused = torch.from_numpy(self.pairs.refused[rows].astype(np.int64))
+        history = torch.stack([history, refused])
+        asked = [positive, uniform, rejected, history.flatten()]
+        videos, place = torch.unique(torch.cat(asked).clamp_min(0), return_inverse=True)
         makers, maker = torch.unique(tower.columns.creator[videos], return_inverse=True)
         ids, creators = tower.ids.leaf(videos), tower.creators.leaf(makers)
         kept = torch.from_numpy(self.rng.random(len(videos)) >= self.config.id_dropout)
         id_rows = ids * kept[:, None]
         inputs = tower.model.inputs(tower.columns, videos, id_rows[:, :-1], creators[maker])
-        loss = self._loss(rows, positive, uniform, history, place, inputs, id_rows[:, -1])
+        loss = self._loss(rows, asked, history, place, inputs, id_rows[:, -1])
         if optimiser is not None:
             optimiser.zero_grad()
         loss.backward()
@@ -189,37 +195,44 @@ class _Batches:
     def _loss(
         self,
         rows: np.ndarray,
-        positive: Tensor,
-        uniform: Tensor,
+        asked: list[Tensor],
         history: Tensor,
         place: Tensor,
         inputs: Tensor,
         id_bias: Tensor,
     ) -> Tensor:
-        model, n, m = self.tower.model, len(positive), len(uniform)
+        model = self.tower.model
+        positive, uniform, rejected = asked[:3]
+        n, m = len(positive), len(uniform)
         users = self.pairs.user_idx[rows].astype(np.int64)
+        events = torch.nn.functional.embedding(place[2 * n + m :].view_as(history), inputs)
         query = model.users(
-            torch.nn.functional.embedding(place[n + m :].view_as(history), inputs),
-            history >= 0,
+            (events[0], events[1]),
+            (history[0] >= 0, history[1] >= 0),
             self.tower.attributes[users],
             torch.from_numpy(unit_profile(self.pairs.tag_profile[rows])),
         )
-        shown = place[: n + m]
+        shown = place[: 2 * n + m]
         items = model.items(inputs[shown], id_bias[shown])
         wanted = torch.cat([positive, uniform])
         log_q = mixed_log_q(
             self.share[wanted], n_in_batch=n, n_uniform=m, n_items=len(self.existing)
         )
         now = torch.from_numpy(self.pairs.timestamp[rows])
-        return sampled_softmax_loss(
+        loss = sampled_softmax_loss(
             query,
             items[:n],
             positive,
             temperature=model.temperature,
             log_q=log_q[:n],
-            negative=items[n:],
+            negative=items[n : n + m],
             negative_idx=uniform,
             negative_log_q=log_q[n:],
             user_idx=torch.from_numpy(users),
             exclude=self.upload_s[wanted][None, :] > now[:, None],
         )
+        margin = (query * (items[:n] - items[n + m :])).sum(dim=1)[rejected >= 0]
+        if self.config.rejected_weight and len(margin):
+            pairwise = -torch.nn.functional.logsigmoid(margin / model.temperature).mean()
+            loss = loss + self.config.rejected_weight * pairwise
+        return loss

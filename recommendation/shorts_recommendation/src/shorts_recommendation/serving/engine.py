@@ -26,7 +26,7 @@ from ml_platform.serving.clock import ServerClock
 from ml_platform.serving.event_log import AppendResult, EventLog, LoggedEvent, StoredEvent
 from ml_platform.serving.request_log import RequestLog
 from ml_platform.serving.stages import StageMonitor
-from ml_platform.serving.store import open_store
+from ml_platform.serving.store import StoreUnavailableError, open_store
 from shorts_recommendation.serving.computing import SlateComputer
 from shorts_recommendation.serving.protocol import Recommender
 from shorts_recommendation.serving.records import UploadRecord, read_record
@@ -122,6 +122,27 @@ class FeedEngine:
         )
         return await done
 
+    async def bring_back(self, user_id: int) -> int:
+        """Read a newcomer's state that made room for others; returns the row.
+
+        A store that is down, slow or has lost it leaves the user a stranger.
+        """
+        self.users.evicted.discard(user_id)
+        key = f"{self.prefix}user:{user_id}"
+        read = self.loop.run_in_executor(
+            None, lambda: self.store.call(lambda client: client.get(key))
+        )
+        try:
+            blob = await asyncio.wait_for(read, self.settings.store_read_ms / 1e3)
+        except (TimeoutError, StoreUnavailableError):
+            self.metrics.store_failures.labels("read").inc()
+            blob = None
+        if isinstance(blob, bytes):
+            self.users.unpack(user_id, blob)
+        while self.users.reassigned:
+            self.slates.drop(self.users.reassigned.pop())
+        return self.users.row(user_id)
+
     def _committed(
         self,
         committed: Future[list[AppendResult]],
@@ -164,7 +185,10 @@ class FeedEngine:
                 uploads.append(record)
             else:
                 self.skipped_events += 1
-        for row in self.users.apply(watched):
+        rows = self.users.apply(watched)
+        while self.users.reassigned:
+            self.slates.drop(self.users.reassigned.pop())
+        for row in rows:
             self.computer.invalidated(row)
         if stored:
             self.applied_seq = max(self.applied_seq, stored[-1].seq)
@@ -234,6 +258,14 @@ class FeedEngine:
             "batches": self.computer.batcher.batches,
             "computing_s": round(self.computer.batcher.busy_s, 3),
         }
+
+    def store_cpu_s(self) -> float:
+        """Processor seconds that the store has used; NaN while it does not answer. Waits for it."""
+        try:
+            used = self.store.call(lambda client: client.info("cpu"))
+        except StoreUnavailableError:
+            return float("nan")
+        return float(used["used_cpu_sys"]) + float(used["used_cpu_user"])  # type: ignore[index]
 
     def close(self) -> None:
         """Stop threads, close log and store."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from shorts_recommendation.config import Config
 from shorts_recommendation.counters import CounterSnapshot, VideoCounters
+from shorts_recommendation.items import ItemTable
 from shorts_recommendation.log import Catalogue, Users
 from shorts_recommendation.requests import RequestBatch
 from shorts_recommendation.state import UserStates
@@ -57,6 +58,8 @@ class Recommender(Protocol):
     catalogue: Catalogue
     users: Users
     config: Config
+    items: ItemTable
+    """The catalogue as models read it; like ``catalogue`` replaced by a larger one on uploads."""
 
     def new_states(self, capacity: int) -> UserStates:
         """States after the training log: rows 0..U-1 of the bundle's users, empty ones after.
@@ -72,8 +75,17 @@ class Recommender(Protocol):
     def source_names(self) -> Sequence[str]:
         """Names of the bits of ``Slate.sources``."""
 
+    def encode(self, batch: RequestBatch) -> np.ndarray:
+        """Histories as f32[B, d]; changes only with an event, so the service keeps it by user."""
+
     def recommend(
-        self, batch: RequestBatch, snapshot: CounterSnapshot, k: int, *, recent: np.ndarray
+        self,
+        batch: RequestBatch,
+        snapshot: CounterSnapshot,
+        k: int,
+        *,
+        recent: np.ndarray,
+        encoded: np.ndarray,
     ) -> Sequence[Slate]:
         """The next k videos of B requests.
 
@@ -83,6 +95,7 @@ class Recommender(Protocol):
             k: Videos wanted.
             recent: i32[B, R], -1 padded: videos that the client still holds. They must not appear,
                 and the sequence goes on after them.
+            encoded: f32[B, d] of ``encode``.
         """
 
     def add_video(

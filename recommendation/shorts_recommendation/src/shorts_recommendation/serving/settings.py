@@ -10,7 +10,6 @@ from pathlib import Path
 from prometheus_client import Counter, Gauge, Histogram
 
 from ml_platform.serving.metrics import ServiceMetrics
-from ml_platform.serving.store import SOCKET_TIMEOUT_S
 from shorts_recommendation.config import ServingConfig
 
 ANSWERS = ("cache", "store", "computed", "stale", "trending")
@@ -35,8 +34,8 @@ class ServingSettings:
     """Run by the computing thread when it starts; some libraries count threads for each."""
     monotonic: Callable[[], float] = time.monotonic
     """Seconds that pass on the server's clock; a simulation stops them and moves the clock."""
-    store_timeout_s: float = SOCKET_TIMEOUT_S
-    """Longest wait for one command of the store."""
+    store_timeout_s: float = 0.5
+    """Longest wait for one command of the store. Only background threads wait so long."""
     store_read_ms: float = 20.0
     """What a request gives the store for a slate, where this process has none."""
 
@@ -60,7 +59,7 @@ class FeedMetrics(ServiceMetrics):
         )
         self.store_failures = Counter(
             "store_failures_total",
-            "Background work that the store refused: publish, write.",
+            "Background work that the store refused: publish, write, read.",
             ("work",),
             registry=self.registry,
         )
@@ -70,5 +69,5 @@ class FeedMetrics(ServiceMetrics):
         )
         for by in ANSWERS:
             self.answers.labels(by)
-        for work in ("publish", "write"):
+        for work in ("publish", "write", "read"):
             self.store_failures.labels(work)

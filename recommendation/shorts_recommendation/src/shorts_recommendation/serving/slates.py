@@ -135,6 +135,10 @@ class SlateCache:
             self._slates.move_to_end(row)
         return slate
 
+    def peek(self, row: int) -> CachedSlate | None:
+        """The row's slate, without counting as asked; safe from any thread."""
+        return self._slates.get(row)
+
     def current(self, row: int, version: int, now_s: float) -> CachedSlate | None:
         """The row's slate when it was computed from the state of this version, not too long ago."""
         slate = self.any(row)

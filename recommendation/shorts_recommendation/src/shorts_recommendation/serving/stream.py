@@ -34,7 +34,7 @@ MAX_STREAM = 200_000
 """Entries that the stream keeps, about; older ones are in the log."""
 PAUSE_S = 0.2
 """After a failure of the store."""
-GATHER_S = 0.004
+GATHER_S = 0.01
 """A publisher that was woken waits so long for more events: one round trip carries them all."""
 BLOCK_MS = 40
 """A read that waits for entries; below the store's time-out."""
@@ -163,6 +163,10 @@ class Consumer:
         self._next_claim_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
+
+    def start_at(self, seq: int) -> None:
+        """Numbers up to here were handled before: a replay of the log has done it."""
+        self.applied_seq = self._start_seq = seq
 
     def start(self) -> None:
         """Begin to read."""

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from shorts_recommendation.items import ItemTable
 from shorts_recommendation.log import LONG_VIEW_S, SKIP_S
 from shorts_recommendation.requests import RequestBatch
 from shorts_recommendation.serving.protocol import Recommender
@@ -67,6 +68,10 @@ def outcomes_of(events: Sequence[WatchEvent], duration_s: np.ndarray) -> Outcome
 class LiveUsers:
     """All states of one process. Thread-safe: one lock, held for tens of microseconds.
 
+    Attributes:
+        evicted: Newcomers whose row made room for others; the store has their state.
+        reassigned: Such rows, until somebody empties the list: what is cached under them is stale.
+
     Args:
         recommender: Gives the states after training.
         newcomer_rows: Rows for users that the bundle does not know.
@@ -78,7 +83,11 @@ class LiveUsers:
         self.states = recommender.new_states(self.stranger + 1)
         self.version = np.zeros(self.stranger + 1, dtype=np.int64)
         self.lock = threading.Lock()
-        self._known = {int(u): row for row, u in enumerate(recommender.users.user_ids.tolist())}
+        self._ids: list[int] = recommender.users.user_ids.tolist()
+        self._known = {user_id: row for row, user_id in enumerate(self._ids)}
+        self._newcomer_of: dict[int, int] = {}
+        self.evicted: set[int] = set()
+        self.reassigned: list[int] = []
         self._newcomers: OrderedDict[int, int] = OrderedDict()
         self._free = list(range(self.stranger - 1, self.n_known - 1, -1))
         self._fields = tuple(
@@ -92,6 +101,12 @@ class LiveUsers:
         """The user's row; the stranger's where nothing is known."""
         row = self._known.get(user_id)
         return row if row is not None else self._newcomers.get(user_id, self.stranger)
+
+    def user_of(self, row: int) -> int | None:
+        """The user of a row; None for the stranger and for a row that nobody has."""
+        if row < self.n_known:
+            return self._ids[row]
+        return self._newcomer_of.get(row)
 
     def apply(self, events: Sequence[WatchEvent]) -> list[int]:
         """Move states, one event at a time for each user.
@@ -112,6 +127,11 @@ class LiveUsers:
             version = self.version[rows]
         user_idx = np.where(batch.user_idx < self.n_known, batch.user_idx, -1).astype(np.int32)
         return replace(batch, user_idx=user_idx), version
+
+    def use_items(self, items: ItemTable) -> None:
+        """Read the features of videos from a larger table, after an upload."""
+        with self.lock:
+            self.states.items = items
 
     def seen(self, row: int) -> set[int]:
         """Videos that are not to be shown to this user again."""
@@ -143,9 +163,18 @@ class LiveUsers:
             return row
         row = self._newcomers.pop(user_id, None)
         if row is None:
-            row = self._free.pop() if self._free else self._newcomers.popitem(last=False)[1]
+            row = self._free.pop() if self._free else self._make_room()
             self._unpack(row, self._empty)
+            self.evicted.discard(user_id)
         self._newcomers[user_id] = row  # the most recent stands last
+        self._newcomer_of[row] = user_id
+        return row
+
+    def _make_room(self) -> int:
+        """Take the row of the newcomer whose last event is longest ago."""
+        user_id, row = self._newcomers.popitem(last=False)
+        self.evicted.add(user_id)
+        self.reassigned.append(row)
         return row
 
     def _apply_round(self, events: Sequence[WatchEvent], rows: np.ndarray) -> None:

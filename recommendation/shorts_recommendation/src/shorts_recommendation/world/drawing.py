@@ -17,7 +17,7 @@ from shorts_recommendation.log import DAY_S, N_TAGS_PER_VIDEO, Catalogue, Users
 START_S = 1_735_689_600  # 2025-01-01 00:00 UTC, the first second of the log
 TAG_SHARE = 0.4  # most of the variance of a video's factors that its tags explain
 CONTENT_CHUNK = 8_192  # videos x 768 floats at a time: 25 MB
-_TAG_WEIGHTS = (1.0, 0.5, 0.35)  # main tag first
+_TAG_WEIGHTS = np.array([1.0, 0.5, 0.35], np.float32)  # main tag first
 _CONTENT_SHARES = {"mean": 0.08, "topic": 0.60, "factors": 0.14, "creator": 0.08, "noise": 0.10}
 
 
@@ -165,7 +165,8 @@ def _factors_and_content(
 
     Factors are sqrt(ρ) times what the tags say plus sqrt(1 - ρ) times the rest. Content shows the
     tags (each has a topic direction) and a noisy copy of the rest whose squared correlation with it
-    is g, so that a linear probe finds ρ + (1 - ρ) g = ``content_signal`` of the variance.
+    is g, so that a linear probe finds ρ + (1 - ρ) g = ``content_signal`` of the variance (and a few
+    per cent more at low signals, because a creator's videos are alike in style and in factors).
     """
     depth, dim = config.n_factors, config.content_dim
     rho = min(TAG_SHARE, config.content_signal)
@@ -180,7 +181,7 @@ def _factors_and_content(
     content = np.empty((len(creator), dim), np.float16)
     for begin in range(0, len(creator), CONTENT_CHUNK):
         rows = slice(begin, begin + CONTENT_CHUNK)
-        weight = np.where(tags[rows] >= 0, np.float32(_TAG_WEIGHTS), 0)[:, :, None]
+        weight = np.where(tags[rows] >= 0, _TAG_WEIGHTS, np.float32(0))[:, :, None]
         said = (weight * directions[tags[rows]]).sum(axis=1)
         topic = (weight * topics[tags[rows]]).sum(axis=1)
         rest = np.sqrt(0.3) * of_creator[creator[rows]]
@@ -201,7 +202,7 @@ def draw_users(
 ) -> tuple[Users, UserTruth]:
     """The users and their truth."""
     n = config.n_users
-    tastes = [_tastes(config, directions, rng) for _ in range(2)]
+    start, end = (_tastes(config, directions, rng) for _ in range(2))
     activity = np.clip(rng.lognormal(0.0, 0.7, n), 0.15, 6.0)
     users = Users(
         user_ids=10_000_000 + rng.permutation(n).astype(np.int64),
@@ -209,7 +210,7 @@ def draw_users(
         age_group=rng.choice(5, n, p=[0.25, 0.3, 0.2, 0.15, 0.1]).astype(np.int16),
         device=rng.choice(3, n, p=[0.6, 0.3, 0.1]).astype(np.int16),
     )
-    return users, UserTruth(*tastes, (activity / activity.mean()).astype(np.float32))
+    return users, UserTruth(start, end, (activity / activity.mean()).astype(np.float32))
 
 
 def _tastes(config: WorldConfig, directions: np.ndarray, rng: np.random.Generator) -> np.ndarray:

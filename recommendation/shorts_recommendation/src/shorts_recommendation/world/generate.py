@@ -69,7 +69,7 @@ def stream_log(
     """Writes the log as ``log-00000.parquet`` and so on, in time order; returns the paths."""
     from shorts_recommendation.world.storage import write_part
 
-    paths = []
+    paths: list[Path] = []
     for part in log_blocks(world, seed, progress, rows_per_block):
         if len(part):
             paths.append(write_part(part, folder / f"log-{len(paths):05d}.parquet"))
@@ -78,7 +78,7 @@ def stream_log(
 
 def concatenate(parts: list[ImpressionLog]) -> ImpressionLog:
     """One log of parts that follow each other in time."""
-    columns = {
+    columns: dict[str, np.ndarray] = {
         f.name: np.concatenate([getattr(part, f.name) for part in parts] or [np.empty(0)]).astype(
             _DTYPES[f.name], copy=False
         )

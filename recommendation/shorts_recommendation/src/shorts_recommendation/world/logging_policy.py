@@ -7,8 +7,9 @@ and the propensity. The policy is a mixture with known weights over
     fresh     uniform over uploads of the last 24 hours (uniform over all, if there are none)
     uniform   uniform over what exists
 where the profile is the user's long views by main tag so far, smoothed by ``PROFILE_SMOOTHING``
-spread evenly over tags that exist. Who has seen v (of their last ``SEEN`` videos) does not get it
-again: a draw of a seen video is drawn anew, strategy included, so that the choice has exactly
+spread evenly over tags that exist. Who has seen v among their last S videos does not get it again
+(S is ``SEEN``, or a quarter of a small catalogue, so that no one ever runs out of videos): a draw
+of a seen video is drawn anew, strategy included, so that the choice has exactly
     p(v | unseen) = p(v) / (1 - Σ_{seen s} p(s)),
 which is what is logged. All four popularities share one cumulative sum, in the order of main tags:
 trending searches all of it, a tag its part.
@@ -55,7 +56,7 @@ class LoggingPolicy:
     Attributes:
         shares: f64[4], weights of the mixture in the order of STRATEGIES.
         profile: f32[U, T], long views by main tag.
-        seen: i32[U, SEEN], a ring, -1 where nothing is yet.
+        seen: i32[U, S], a ring, -1 where nothing is yet.
     """
 
     def __init__(self, world: World, seed: int) -> None:
@@ -77,7 +78,7 @@ class LoggingPolicy:
         self._uploads = catalogue.upload_s[self._by_upload]
         n = len(world.users)
         self.profile = np.zeros((n, config.n_tags), np.float32)
-        self.seen = np.full((n, SEEN), -1, np.int32)
+        self.seen = np.full((n, min(SEEN, max(1, len(catalogue) // 4))), -1, np.int32)
         self._n_seen = np.zeros(n, np.int64)
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 2]))
 
@@ -98,9 +99,14 @@ class LoggingPolicy:
         """One unseen video for each user: (video i32[B], strategy i8[B], propensity f32[B]).
 
         Raises:
-            ValueError: if a user has seen (nearly) everything that exists.
+            ValueError: if nothing exists yet, or a user has seen (nearly) everything that does.
         """
         existing = np.searchsorted(self._uploads, now_s, side="right")
+        if len(now_s) and (existing.min() == 0 or tables.cumulative[:, -1].min() == 0):
+            raise ValueError(
+                f"no video exists at {now_s.min()}, of n_videos={len(self._order)}: raise n_videos "
+                f"or backlog_share, now {self.world.config.backlog_share}"
+            )
         fresh_from = np.searchsorted(self._uploads, now_s - DAY_S, side="right")
         hour = (now_s - tables.first_hour_s) // HOUR_S
         video, strategy, propensity = _choose(
@@ -117,12 +123,10 @@ class LoggingPolicy:
             )
         return video, strategy, propensity
 
-    def observe(
-        self, user_idx: np.ndarray, video_idx: np.ndarray, long_view: np.ndarray
-    ) -> None:
+    def observe(self, user_idx: np.ndarray, video_idx: np.ndarray, long_view: np.ndarray) -> None:
         """Remembers that each user (at most once) saw this video."""
         self.profile[user_idx, self._main[video_idx]] += long_view
-        self.seen[user_idx, self._n_seen[user_idx] % SEEN] = video_idx
+        self.seen[user_idx, self._n_seen[user_idx] % self.seen.shape[1]] = video_idx
         self._n_seen[user_idx] += 1
 
     def probabilities(self, tables: HourTables, user: int, now_s: int) -> np.ndarray:
@@ -150,78 +154,89 @@ def _choose(
     weight: Any, cumulative: Any, tag_total: Any, shares: Any,
     order: Any, tag_start: Any, main: Any, by_upload: Any, upload_s: Any, profile: Any, seen: Any,
 ) -> Any:  # fmt: skip
-    n_tags = tag_total.shape[1]
     video = np.full(len(user_idx), -1, np.int32)
     strategy = np.zeros(len(user_idx), np.int8)
     propensity = np.zeros(len(user_idx), np.float32)
-    tag = np.empty(n_tags)  # p(tag | profile)
-    rate = np.empty(n_tags)  # probability for each unit of popularity, by main tag
+    tag = np.empty(tag_total.shape[1])  # p(tag | profile)
+    rate = np.empty(tag_total.shape[1])  # probability for each unit of popularity, by main tag
     for row in range(len(user_idx)):
-        user, hour = user_idx[row], hours[row]
-        there = 0
-        for t in range(n_tags):
-            there += tag_total[hour, t] > 0
-        mass = 0.0
-        for t in range(n_tags):
-            tag[t] = profile[user, t]
-            if tag_total[hour, t] > 0:
-                tag[t] += PROFILE_SMOOTHING / there
-            mass += tag[t]
+        hour, watched = hours[row], seen[user_idx[row]]
         total = cumulative[hour, -1]
-        for t in range(n_tags):
-            tag[t] /= mass
-            rate[t] = shares[0] / total
-            if tag_total[hour, t] > 0:
-                rate[t] += shares[1] * tag[t] / tag_total[hour, t]
+        _tag_rates(profile[user_idx[row]], tag_total[hour], total, shares, tag, rate)
         n_exist = existing[row]
         lowest = fresh_from[row] if fresh_from[row] < n_exist else 0
         each = shares[3] / n_exist
         each_fresh = shares[2] / (n_exist - lowest)
-        oldest = now_s[row] - 86_400 if lowest > 0 else -(1 << 62)
+        oldest = now_s[row] - DAY_S if lowest > 0 else -(1 << 62)
         taken = 0.0
-        for s in seen[user]:
-            if s < 0:
+        for v in watched:
+            if v < 0:
                 break
-            taken += weight[hour, s] * rate[main[s]] + each
-            if upload_s[s] > oldest:
+            taken += weight[hour, v] * rate[main[v]] + each
+            if upload_s[v] > oldest:
                 taken += each_fresh
         for _ in range(MOST_DRAWS):
-            source = 3
-            draw = rng.random()
-            for one in range(4):
-                if draw < shares[one]:
-                    source = one
-                    break
-                draw -= shares[one]
+            source = _pick(shares, rng.random())
             if source >= 2:
                 begin = lowest if source == 2 else 0
                 drawn = by_upload[begin + int(rng.random() * (n_exist - begin))]
             else:
                 low, high = 0, len(order)
                 if source == 1:
-                    draw, t = rng.random(), 0
-                    while t < n_tags - 1 and draw >= tag[t]:
-                        draw -= tag[t]
-                        t += 1
+                    t = _pick(tag, rng.random())
                     low, high = tag_start[t], tag_start[t + 1]
-                begin, end = cumulative[hour, low], cumulative[hour, high]
-                at = begin + rng.random() * (end - begin)
-                place = low + np.searchsorted(cumulative[hour, low + 1 : high + 1], at, "right")
-                drawn = order[min(place, high - 1)]
+                drawn = order[_search(cumulative[hour], low, high, rng.random())]
                 if weight[hour, drawn] == 0:
                     continue  # rounding at the end of a part
-            new = True
-            for s in seen[user]:
-                if s < 0:
-                    break
-                if s == drawn:
-                    new = False
-                    break
-            if new:
-                video[row], strategy[row] = drawn, source
+            if not _contains(watched, drawn):
                 p = weight[hour, drawn] * rate[main[drawn]] + each
                 if upload_s[drawn] > oldest:
                     p += each_fresh
+                video[row], strategy[row] = drawn, source
                 propensity[row] = p / (1.0 - taken)
                 break
     return video, strategy, propensity
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _tag_rates(profile: Any, tag_total: Any, total: Any, shares: Any, tag: Any, rate: Any) -> None:
+    """Fills p(tag | profile), and the probability of a video for each unit of its popularity."""
+    smoothing = PROFILE_SMOOTHING / (tag_total > 0).sum()
+    mass = 0.0
+    for t in range(len(tag)):
+        tag[t] = profile[t] + (smoothing if tag_total[t] > 0 else 0.0)
+        mass += tag[t]
+    for t in range(len(tag)):
+        tag[t] /= mass
+        rate[t] = shares[0] / total
+        if tag_total[t] > 0:
+            rate[t] += shares[1] * tag[t] / tag_total[t]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _pick(shares: Any, draw: Any) -> Any:
+    """The place where the running sum of shares passes the draw."""
+    place = 0
+    while place < len(shares) - 1 and draw >= shares[place]:
+        draw -= shares[place]
+        place += 1
+    return place
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _search(cumulative: Any, low: Any, high: Any, draw: Any) -> Any:
+    """The place within [low, high) that a uniform draw falls on."""
+    at = cumulative[low] + draw * (cumulative[high] - cumulative[low])
+    place = low + np.searchsorted(cumulative[low + 1 : high + 1], at, "right")
+    return min(place, high - 1)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _contains(watched: Any, video: Any) -> Any:
+    """Whether a ring that fills from the left holds the video."""
+    for v in watched:
+        if v < 0:
+            return False
+        if v == video:
+            return True
+    return False

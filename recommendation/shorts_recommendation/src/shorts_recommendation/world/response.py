@@ -6,9 +6,9 @@ The symbols and the whole model stand in ``world.world``.
 
 The watch time of who does not skip is a *wish*: the seconds W that interest would carry, cut by the
 end of the video. Because W grows less than in proportion to the duration d (``duration`` < 1), the
-seconds rise and the ratio falls with d at equal interest: the duration bias that Zhan, Pei, Su, Wen,
-Wang, Mu, Zheng and Jiang ("Deconfounding Duration Bias in Watch-time Prediction for Video
-Recommendation", KDD 2022) remove. There the confounder is found in a log; here it is written down.
+seconds rise and the ratio falls with d at equal interest: the duration bias that Zhan, Pei, Su and
+others ("Deconfounding Duration Bias in Watch-time Prediction for Video Recommendation", KDD 2022)
+remove. They find the confounder in a log; here it is written down.
 """
 
 from __future__ import annotations
@@ -100,13 +100,9 @@ def log_wish(behaviour: Behaviour, pull: np.ndarray, duration_s: np.ndarray) -> 
     )
 
 
-def satisfaction_logit(
-    behaviour: Behaviour, interest: np.ndarray, bait: np.ndarray
-) -> np.ndarray:
+def satisfaction_logit(behaviour: Behaviour, interest: np.ndarray, bait: np.ndarray) -> np.ndarray:
     """m, from the interest (without bait and position) and the clickbait trait."""
-    return (
-        behaviour.content + behaviour.content_slope * interest - behaviour.disappointment * bait
-    )
+    return behaviour.content + behaviour.content_slope * interest - behaviour.disappointment * bait
 
 
 def replay_probability(behaviour: Behaviour, duration_s: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """How time and memory grow with the world: each size in a process of its own.
 
-In: sizes. Out: ``ScaleRow``s. The peak is the resident set's high-water mark of a fresh process that
-imports, draws the world and streams the log to parquet, so a size does not inherit the peak of the
-one before it.
+In: sizes. Out: ``ScaleRow``s. The peak is the resident set's high-water mark of a fresh process
+that imports, draws the world and streams the log to parquet, so a size does not inherit the peak of
+the one before it.
 
 Run alone, the module measures one size and prints the row as JSON:
     python -m shorts_recommendation.world.scale '{"n_users": 1000}' 0 /tmp/there
@@ -61,7 +61,7 @@ def measure_scale(
 def _measured_alone(size: WorldConfig, seed: int, timeout_s: float) -> ScaleRow:
     with tempfile.TemporaryDirectory(prefix="world-scale-") as folder:
         command = [sys.executable, "-m", __name__, size.model_dump_json(), str(seed), folder]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     if done.returncode != 0:
         raise RuntimeError(f"measuring {size} failed with {done.returncode}:\n{done.stderr}")
     return ScaleRow(**json.loads(done.stdout.splitlines()[-1]))

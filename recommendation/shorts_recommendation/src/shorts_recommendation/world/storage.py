@@ -17,7 +17,7 @@ import hashlib
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,8 @@ from shorts_recommendation.world.world import World
 
 RECORD = "world.json"
 ROW_GROUP = 262_144
+
+T = TypeVar("T")
 
 
 class DamagedWorldError(ValueError):
@@ -61,7 +63,7 @@ def write_world(world: World, folder: Path, parts: list[Path]) -> None:
         for name in ("video_truth", "user_truth", "shocks")
         for key, value in _columns(getattr(world, name)).items()
     }
-    np.savez(folder / "truth.npz", **truth)
+    np.savez(folder / "truth.npz", allow_pickle=False, **truth)
     names = ["catalogue.parquet", "users.parquet", "content.npy", "truth.npz"]
     record = {
         "config": world.config.model_dump(mode="json"),
@@ -88,20 +90,27 @@ def read_world(folder: Path) -> tuple[World, ImpressionLog]:
     tags = np.stack([table.pop(f"tag_{place}") for place in range(N_TAGS_PER_VIDEO)], axis=1)
     catalogue = Catalogue(**table, tags=tags, content=np.load(folder / "content.npy"))
     users = Users(**_read_table(folder / "users.parquet"))
-    with np.load(folder / "truth.npz") as truth:
-        videos, people, shocks = (
-            kind(**{f.name: truth[f"{name}.{f.name}"] for f in fields(kind)})
-            for name, kind in (
-                ("video_truth", VideoTruth),
-                ("user_truth", UserTruth),
-                ("shocks", Shocks),
-            )
-        )
     world = World(
-        WorldConfig(**record["config"]), record["seed"], catalogue, users,
-        record["start_s"], record["end_s"], videos, people, shocks, Behaviour(**record["behaviour"]),
-    )  # fmt: skip
+        config=WorldConfig(**record["config"]),
+        seed=record["seed"],
+        catalogue=catalogue,
+        users=users,
+        start_s=record["start_s"],
+        end_s=record["end_s"],
+        video_truth=_read_truth(folder, "video_truth", VideoTruth),
+        user_truth=_read_truth(folder, "user_truth", UserTruth),
+        shocks=_read_truth(folder, "shocks", Shocks),
+        behaviour=Behaviour(**record["behaviour"]),
+    )
     return world, read_log([folder / name for name in record["parts"]])
+
+
+def _read_truth(folder: Path, name: str, kind: type[T]) -> T:
+    with np.load(folder / "truth.npz") as truth:
+        prefix = f"{name}."
+        return kind(
+            **{key.removeprefix(prefix): truth[key] for key in truth if key.startswith(prefix)}
+        )
 
 
 def _checked_record(folder: Path) -> dict[str, Any]:
@@ -138,7 +147,7 @@ def content_sha256(catalogue: Catalogue, log: ImpressionLog) -> str:
     for table in (catalogue, log):
         for name, column in _columns(table).items():
             digest.update(f"{name}:{column.dtype.str}:{column.shape}".encode())
-            digest.update(memoryview(np.ascontiguousarray(column)).cast("B"))
+            digest.update(np.ascontiguousarray(column).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -22,8 +22,9 @@ the tag (half-life two days):
         + long_satiation · log(1 + A)
 Watching:
     P(skip) = σ(-(skip_bias + skip_slope · e)); then watch_s is uniform in [0, SKIP_S)
-    otherwise W = SKIP_S + exp(wish + wish_slope · e + duration · log d + wish_noise · ε), ε ~ N(0,1)
-    watch_s = min(W, d), or, with probability replay · exp(-d / replay_decay_s), min(W, 3 d)
+    otherwise W = SKIP_S + exp(wish + wish_slope · e + duration · log d + wish_noise · ε)
+    with ε ~ N(0, 1), and watch_s = min(W, d),
+    or min(W, replay_most · d) with probability replay · exp(-d / replay_decay_s)
     long_view = watch_s >= min(d, LONG_VIEW_S)
 Satisfaction, which is felt and never logged, knows nothing of duration or place:
     m = content + content_slope · (y - F) - disappointment · b_v,   satisfaction = σ(m)
@@ -34,7 +35,12 @@ Leaving and coming back, with H_u the moving mean of the satisfaction of the use
 
 The clickbait trait raises the pull and lowers satisfaction: a system that learns from skips and
 seconds alone is drawn to it, and retention pays. Popularity is exogenous: Zipf times the decay with
-age times shocks; it steers what the logging policy shows (``logging_policy``), not what people like.
+age times shocks; it steers what the logging policy shows (``logging_policy``), not what people
+like.
+
+The three parts, feedback at once, leaving, and the time of return, are those of KuaiSim (Zhao, Liu,
+Cai and others, "KuaiSim: A Comprehensive Simulator for Recommender Systems", NeurIPS 2023 Datasets
+and Benchmarks). There they are models learned from logs; here, formulas with known constants.
 """
 
 from __future__ import annotations
@@ -94,14 +100,14 @@ class World:
         tau = np.clip((np.asarray(now_s) - self.start_s) / (self.end_s - self.start_s), 0.0, 1.0)
         angle = (self.config.taste_drift * np.pi / 2 * tau).astype(np.float32)[:, None]
         truth = self.user_truth
-        return np.cos(angle) * truth.taste_start[user_idx] + np.sin(angle) * truth.taste_end[
-            user_idx
-        ]
+        return (
+            np.cos(angle) * truth.taste_start[user_idx] + np.sin(angle) * truth.taste_end[user_idx]
+        )
 
     def interest(
         self, user_idx: np.ndarray, video_idx: np.ndarray, now_s: np.ndarray
     ) -> np.ndarray:
-        """y of pairs, f32[B] or f32[B, C] as ``video_idx`` is."""
+        """Y of pairs, f32[B] or f32[B, C] as ``video_idx`` is."""
         behaviour, truth = self.behaviour, self.video_truth
         taste = self.tastes(user_idx, now_s) * np.float32(
             behaviour.taste / np.sqrt(self.config.n_factors)
@@ -113,9 +119,7 @@ class World:
         y -= np.float32(behaviour.language) * (self.catalogue.language[video_idx] != own)
         return y
 
-    def expected(
-        self, user_idx: np.ndarray, video_idx: np.ndarray, now_s: np.ndarray
-    ) -> Expected:
+    def expected(self, user_idx: np.ndarray, video_idx: np.ndarray, now_s: np.ndarray) -> Expected:
         """What a fresh viewer would do with each candidate: first place, no fatigue.
 
         Args:
@@ -161,7 +165,7 @@ class World:
         return top
 
     def _satisfaction_of_all(self, user_idx: np.ndarray, now_s: np.ndarray) -> np.ndarray:
-        """m of every video, f32[B, V]; -inf where it does not exist yet."""
+        """M of every video, f32[B, V]; -inf where it does not exist yet."""
         behaviour, truth = self.behaviour, self.video_truth
         scale = np.float32(behaviour.taste / np.sqrt(self.config.n_factors))
         y = (scale * self.tastes(user_idx, now_s)) @ truth.factors.T

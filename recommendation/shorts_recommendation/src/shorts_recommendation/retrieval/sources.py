@@ -12,12 +12,14 @@ Not thread-safe: scratch arrays are the retriever's own. One retriever a process
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from ml_algorithms.matrix_factorization.ials import ImplicitALS
-from shorts_recommendation.config import RetrievalConfig
+from shorts_recommendation.config import Config, RetrievalConfig
 from shorts_recommendation.counters import CounterSnapshot
 from shorts_recommendation.log import Catalogue
 from shorts_recommendation.requests import RequestBatch
@@ -25,16 +27,21 @@ from shorts_recommendation.retrieval.candidates import SOURCES, Candidates
 from shorts_recommendation.retrieval.collaborative import (
     BINS,
     Neighbours,
+    factors_of,
     fold_in,
+    index_factors,
     neighbour_votes,
 )
-from shorts_recommendation.retrieval.encoder import Encoder
+from shorts_recommendation.retrieval.encoder import Encoder, mapped
 from shorts_recommendation.retrieval.fresh import FreshPool, make_pool
 from shorts_recommendation.retrieval.index import Measured, VideoIndex
 from shorts_recommendation.retrieval.lists import SnapshotLists, make_lists
 from shorts_recommendation.retrieval.merge import merge, shares, similarities
 
 TAGS = SOURCES.index("tags")
+
+
+__all__ = ["SOURCES", "Candidates", "Retriever", "best_tags"]
 
 
 @dataclass
@@ -124,7 +131,7 @@ class Retriever:
         self.indexed_until_s = max(self.indexed_until_s, int(now_s))
         return len(new)
 
-    def extend(self, catalogue: Catalogue) -> None:
+    def add_videos(self, catalogue: Catalogue) -> None:
         """Take a catalogue with more videos at its end; what was there must be unchanged.
 
         Raises:
@@ -151,11 +158,23 @@ class Retriever:
         """User vectors f32[B, D]."""
         return self.encoder.user_vectors(batch)
 
-    def propose(self, batch: RequestBatch, snapshot: CounterSnapshot) -> Candidates:
-        """The candidates of B requests; see ``merge.py`` for their order."""
+    def propose(
+        self, batch: RequestBatch, snapshot: CounterSnapshot, *, only: str | None = None
+    ) -> Candidates:
+        """The candidates of B requests; see ``merge.py`` for their order.
+
+        Args:
+            batch: B requests.
+            snapshot: The counters of the moment.
+            only: The name of one source: its list alone, without refill from elsewhere.
+        """
         self.prepare(snapshot)
         queries = self.user_vectors(batch)
-        return self.merged(batch, queries, self.proposals(batch, queries))
+        return self.merged(batch, queries, self.proposals(batch, queries), only=only)
+
+    def resized(self, config: RetrievalConfig) -> Retriever:
+        """A view of the same models with other quotas and lengths; uploads to one stay its own."""
+        return replace(self, config=config)
 
     def proposals(self, batch: RequestBatch, queries: np.ndarray) -> tuple[np.ndarray, ...]:
         """The sources' lists i32[B, M_s] in the order of SOURCES; the tags' are made in the merge.
@@ -195,15 +214,25 @@ class Retriever:
         return target
 
     def merged(
-        self, batch: RequestBatch, queries: np.ndarray, lists: tuple[np.ndarray, ...]
+        self,
+        batch: RequestBatch,
+        queries: np.ndarray,
+        lists: tuple[np.ndarray, ...],
+        *,
+        only: str | None = None,
     ) -> Candidates:
         """One list a request from the sources' lists."""
         if self._lists is None:
             raise RuntimeError("no snapshot yet: call prepare(snapshot) first")
+        rest = self._lists.everything
         shape = (len(batch), self.config.n_candidates)
         videos = np.full(shape, -1, dtype=np.int32)
         sources, similarity = np.zeros(shape, np.uint8), np.empty(shape, np.float32)
         choice, weight = best_tags(batch.tag_profile, self.config.tags_per_user)
+        if only is not None:
+            empty = np.zeros((len(batch), 0), dtype=np.int32)
+            lists = tuple(a if s == only else empty for s, a in zip(SOURCES, lists, strict=True))
+            weight, rest = weight * np.float32(only == "tags"), rest[:0]
         merge(
             lists,
             self._lists.tags,
@@ -211,7 +240,7 @@ class Retriever:
             choice,
             weight,
             TAGS,
-            self._lists.everything,
+            rest,
             self._shares,
             batch.seen,
             self._upload_s,
@@ -230,6 +259,67 @@ class Retriever:
         """Tell the fresh pool what was shown since the snapshot: the budget is a budget."""
         if self._pool is not None:
             self._pool.spend(np.asarray(videos))
+
+    # --- on disk ---------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write plain arrays; the catalogue is the bundle's own and is not written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder.save(folder)
+        self.index.save(folder)
+        np.save(folder / "vectors.npy", self.vectors)
+        if self.neighbours is not None:
+            np.save(folder / "neighbours_video.npy", self.neighbours.video)
+            np.save(folder / "neighbours_similarity.npy", self.neighbours.similarity)
+        if self.factors is not None:
+            np.save(folder / "item_factors.npy", self.factors.item_factors)
+        meta = {
+            "collaborative": "ials" if self.neighbours is None else "item_item",
+            "index": [self.index.kind, self.index.width],
+            "n_languages": self.n_languages,
+            "foreign": self.foreign,
+            "indexed_until_s": self.indexed_until_s,
+            "measured": [asdict(row) for row in self.measured],
+        }
+        (folder / "retriever.json").write_text(json.dumps(meta, indent=2))
+
+    @classmethod
+    def load(cls, folder: Path, catalogue: Catalogue, config: Config) -> Retriever:
+        """What ``save`` wrote; large arrays are mapped, so that processes share their pages.
+
+        Raises:
+            ValueError: If the catalogue is another, or the collaborative source is.
+        """
+        meta = json.loads((folder / "retriever.json").read_text())
+        vectors = mapped(folder / "vectors.npy", "c")
+        if len(catalogue) != len(vectors):
+            raise ValueError(f"{len(catalogue)} videos, {len(vectors)} vectors in {folder}")
+        kind = config.retrieval.collaborative
+        if meta["collaborative"] != kind:
+            raise ValueError(f"{folder} holds {meta['collaborative']}, not {kind}: train again")
+        neighbours, factors, factor_index = None, None, None
+        if kind == "item_item":
+            neighbours = Neighbours(
+                mapped(folder / "neighbours_video.npy", "r"),
+                mapped(folder / "neighbours_similarity.npy", "r"),
+            )
+        else:
+            factors = factors_of(np.load(folder / "item_factors.npy"), config.retrieval)
+            factor_index = index_factors(factors.item_factors)
+        return cls(
+            catalogue=catalogue,
+            config=config.retrieval,
+            encoder=Encoder.load(folder),
+            vectors=vectors,
+            index=VideoIndex.load(folder, *meta["index"]),
+            neighbours=neighbours,
+            factors=factors,
+            factor_index=factor_index,
+            n_languages=meta["n_languages"],
+            foreign=meta["foreign"],
+            indexed_until_s=meta["indexed_until_s"],
+            measured=[Measured(**row) for row in meta["measured"]],
+        )
 
     def _language(self, batch: RequestBatch) -> np.ndarray:
         return np.clip(batch.language.astype(np.int64), 0, self.n_languages - 1)

@@ -1,0 +1,110 @@
+"""A served system as a process of its own, for load tests: start, wait until ready, stop.
+
+In: a command line that serves on a port. Out: its address once ``/readyz`` answers 200. The server's
+libraries get one thread each from the start, and this process's import path; an outside store
+(``REDIS_URL``) is hidden unless it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+START_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A running service: its address, its process, and the seconds from its start to being ready."""
+
+    url: str
+    pid: int
+    start_s: float
+
+
+@contextmanager
+def running_server(
+    command: Sequence[str],
+    port: int,
+    *,
+    output: Path,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = START_TIMEOUT_S,
+) -> Iterator[ServerProcess]:
+    """Runs a command that serves on a loopback port; stops it afterwards.
+
+    Args:
+        command: With the program first.
+        port: Where it will listen.
+        output: File for what it prints.
+        environment: More variables.
+        timeout_s: Longest wait for ``/readyz``.
+
+    Raises:
+        RuntimeError: if it ends or is not ready in time; with the end of its output.
+    """
+    begin = time.perf_counter()
+    with output.open("wb") as sink:
+        process = subprocess.Popen(
+            list(command),
+            env={**server_environment(), **(environment or {})},
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(process, url, output, timeout_s=timeout_s)
+        yield ServerProcess(url, process.pid, time.perf_counter() - begin)
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_until_ready(
+    process: subprocess.Popen[bytes], url: str, output: Path, *, timeout_s: float = START_TIMEOUT_S
+) -> None:
+    """Returns once ``/readyz`` answers 200.
+
+    Raises:
+        RuntimeError: if the process ends or is not ready in time; with the end of its output.
+    """
+    give_up = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=1.0):
+                return
+        except (urllib.error.URLError, OSError):  # not listening yet, or 503: still catching up
+            pass
+        ended = process.poll() is not None
+        if ended or time.monotonic() > give_up:
+            state = f"ended with {process.returncode}" if ended else "is not ready"
+            tail = output.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"the server {state} after start; the end of its output:\n{tail}")
+        time.sleep(0.05)
+
+
+def server_environment() -> dict[str, str]:
+    """One thread for each library from the start, this process's import path, no outside store."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    environment.pop("REDIS_URL", None)
+    return {**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

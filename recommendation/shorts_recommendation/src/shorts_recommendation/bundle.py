@@ -1,0 +1,176 @@
+"""A trained system as a folder: one version that is saved, checked and loaded as a whole.
+
+    manifest.json    version, configuration, SHA-256 of every other file
+    tables/          catalogue, content, users, projections, states, counters
+    retriever/       sources and index
+    ranker/          encoder, item matrix, heads, trees, pre-ranker
+
+The version is the checksum of the content: two equal bundles have one name, and a damaged one is
+refused by name of the file before anything of it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ml_platform.data.download import file_digest
+from ml_platform.evaluation.results import write_atomic
+from shorts_recommendation.config import Config
+from shorts_recommendation.counters import CounterSnapshot, VideoCounters
+from shorts_recommendation.items import Projection, make_items
+from shorts_recommendation.log import Catalogue, Users
+from shorts_recommendation.ranking.bundle import load_ranking, save_ranking
+from shorts_recommendation.recommender import Recommender
+from shorts_recommendation.retrieval.sources import Retriever
+from shorts_recommendation.state import UserStates
+
+FORMAT = 1
+"""Raised with every change of what a bundle holds; another one is refused."""
+
+
+class BundleError(RuntimeError):
+    """A bundle is missing, damaged, or of another format; the message says which file and why."""
+
+
+def save_bundle(recommender: Recommender, folder: Path) -> str:
+    """Writes the bundle into a new folder; returns its version.
+
+    Raises:
+        FileExistsError: If the folder exists.
+    """
+    draft = folder.with_name(f".{folder.name}-{os.getpid()}")
+    (draft / "tables").mkdir(parents=True)
+    _save_tables(recommender, draft / "tables")
+    (draft / "retriever").mkdir()
+    recommender.retriever.save(draft / "retriever")
+    (draft / "ranker").mkdir()
+    save_ranking(recommender, draft / "ranker")
+    files = {
+        str(path.relative_to(draft)): file_digest(path)
+        for path in sorted(draft.rglob("*"))
+        if path.is_file()
+    }
+    config = recommender.config.model_dump(mode="json")
+    content = json.dumps([FORMAT, config, sorted(files.items())], sort_keys=True)
+    version = hashlib.sha256(content.encode()).hexdigest()[:12]
+    manifest = {"format": FORMAT, "version": version, "data_end": recommender.data_end}
+    manifest |= {"config": config, "files": files}
+    write_atomic(draft / "manifest.json", json.dumps(manifest, indent=1))
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; a bundle is never overwritten")
+    draft.rename(folder)
+    recommender.version = version
+    return version
+
+
+def load_bundle(folder: Path, **settings: Any) -> Recommender:
+    """Checks every file, then loads.
+
+    Args:
+        folder: As ``save_bundle`` left it.
+        settings: Stages of the configuration to replace, as ``serving=ServingConfig(...)``.
+
+    Raises:
+        BundleError: If it is missing, damaged, or of another format.
+    """
+    manifest = _checked_manifest(folder)
+    config = Config.model_validate(manifest["config"]).model_copy(update=settings)
+    tables = folder / "tables"
+    catalogue = _load(Catalogue, tables / "catalogue.npz", content=np.load(tables / "content.npy"))
+    users = _load(Users, tables / "users.npz")
+    items = make_items(catalogue, _load(Projection, tables / "projection.npz"))
+    ranking = load_ranking(folder / "ranker", catalogue, config)
+    return Recommender(
+        version=manifest["version"],
+        config=config,
+        catalogue=catalogue,
+        users=users,
+        items=items,
+        retriever=Retriever.load(folder / "retriever", catalogue, config),
+        encoder=ranking.encoder,
+        rankers=ranking.rankers,
+        preranker=ranking.preranker,
+        basis=np.load(tables / "basis.npy"),
+        states=_load_states(tables / "states.npz", UserStates(users, items, config.state)),
+        counters=_load_counters(tables / "counters.npz", config, len(catalogue)),
+        data_end=int(manifest["data_end"]),
+    )
+
+
+def _checked_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BundleError(f"no bundle in {folder}; run make train or make e2e first") from None
+    except json.JSONDecodeError as error:
+        raise BundleError(f"{path} is damaged ({error}); train again") from error
+    if manifest.get("format") != FORMAT:
+        raise BundleError(
+            f"{folder} has format {manifest.get('format')}, this code reads {FORMAT}; train again"
+        )
+    for name, digest in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise BundleError(f"{file} is missing; train again")
+        if file_digest(file) != digest:
+            raise BundleError(f"{file} is not what was saved (SHA-256 differs); train again")
+    return manifest
+
+
+def _save_tables(recommender: Recommender, folder: Path) -> None:
+    catalogue = recommender.catalogue
+    _save(catalogue, folder / "catalogue.npz", leave="content")
+    np.save(folder / "content.npy", catalogue.content.astype(np.float16))
+    _save(recommender.users, folder / "users.npz")
+    _save(recommender.items.projection, folder / "projection.npz")
+    np.save(folder / "basis.npy", recommender.basis)
+    states = recommender.new_states()
+    np.savez(
+        folder / "states.npz",
+        **{name: array for name, array in vars(states).items() if isinstance(array, np.ndarray)},
+    )
+    snapshot = recommender.new_counters().snapshot
+    np.savez(
+        folder / "counters.npz",
+        as_of_s=np.int64(snapshot.as_of_s),
+        counts=snapshot.counts,
+        exposures=snapshot.exposures,
+    )
+
+
+def _save(table: Any, path: Path, *, leave: str = "") -> None:
+    np.savez(path, **{f.name: getattr(table, f.name) for f in fields(table) if f.name != leave})
+
+
+def _load(kind: Any, path: Path, **rest: np.ndarray) -> Any:
+    with np.load(path) as arrays:
+        return kind(**{name: arrays[name] for name in arrays.files}, **rest)
+
+
+def _load_states(path: Path, states: UserStates) -> UserStates:
+    with np.load(path) as arrays:
+        for name in arrays.files:
+            getattr(states, name)[:] = arrays[name]
+    return states
+
+
+def _load_counters(path: Path, config: Config, n_videos: int) -> VideoCounters:
+    with np.load(path) as arrays:
+        counters = VideoCounters(
+            n_videos,
+            config.state.counter_half_lives_h,
+            config.state.counter_period_s,
+            int(arrays["as_of_s"]),
+        )
+        counters.snapshot = CounterSnapshot(
+            int(arrays["as_of_s"]), arrays["counts"], arrays["exposures"]
+        )
+    return counters

@@ -1,0 +1,1 @@
+"""The pipeline on a real micro-video set with its published split, beside published figures."""

@@ -1,0 +1,30 @@
+"""A real uvicorn process over the tiny recommender."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ml_platform.serving.server_process import server_environment, wait_until_ready
+
+PROGRAM = Path(__file__).parent / "tiny_feed.py"
+
+
+def start(data_dir: Path, port: int, *, redis_url: str | None = None) -> subprocess.Popen:
+    """Start the tiny recommender under uvicorn and wait until it is ready."""
+    environment = {**os.environ, **server_environment()}
+    environment.pop("REDIS_URL", None)
+    if redis_url:
+        environment["REDIS_URL"] = redis_url
+    output = data_dir / "server.log"
+    with output.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), "--data-dir", str(data_dir), "--port", str(port)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+    wait_until_ready(process, f"http://127.0.0.1:{port}", output, timeout_s=20.0)
+    return process
