@@ -24,10 +24,10 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ml_platform.data.array_pickle import load_matrix_state
 from ml_platform.data.download import CorruptFileError, DatasetUnavailableError
 from ml_platform.data.raw_files import RawFiles, RawSpec
 from ml_platform.data.sources import default_cache_dir, folder_lock, obtain
@@ -192,9 +192,18 @@ def _checked(name: str, spec: MicroVideoSpec, raw: RawFiles) -> MicroVideos:
             "MLSD_DATA_MIRROR to a folder that holds the edition with known checksums"
         )
     return MicroVideos(
-        name, *spec.shape, **parts, **features, sha256=sha256, source=raw.source,
+        name=name,
+        n_users=spec.shape[0],
+        n_videos=spec.shape[1],
+        train=parts["train"],
+        validation=parts["validation"],
+        test=parts["test"],
+        image=features["image"],
+        audio=features["audio"],
+        sha256=sha256,
+        source=raw.source,
         licence=spec.licence,
-    )  # fmt: skip
+    )
 
 
 def _read_pairs(paths: Mapping[str, Path], stem: str, shape: tuple[int, int]) -> Pairs:
@@ -253,7 +262,7 @@ def _read_npz(path: Path) -> _Matrix:
 def _read_pickle(path: Path) -> _Matrix:
     """A pickled scipy matrix, coordinates or compressed rows, without building it."""
     with path.open("rb") as stream:
-        state = _ArraysOnly(stream).load().state
+        state = load_matrix_state(stream)
     rows, columns = state["_shape"]
     if "coords" in state:  # scipy 1.13 and later
         row, column = state["coords"]
@@ -263,41 +272,6 @@ def _read_pickle(path: Path) -> _Matrix:
         row = np.repeat(np.arange(rows), np.diff(state["indptr"]))
         column = state["indices"]
     return (int(rows), int(columns)), np.asarray(row), np.asarray(column)
-
-
-class _State:
-    """Stands in for a scipy matrix: keeps what the pickle says of it, and does nothing."""
-
-    def __init__(self, *_: object) -> None:
-        self.state: dict[str, Any] = {}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.state = state
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Builds numpy arrays and ``_State``; any other name in the pickle is refused.
-
-    A pickle may name any function to call on loading; this file comes from the network without a
-    checksum, so it may name five.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        root = module.split(".")[0]
-        if root == "scipy" and name in {"coo_matrix", "csr_matrix", "coo_array", "csr_array"}:
-            return _State
-        if (root, name) == ("numpy", "ndarray") or (root, name) == ("numpy", "dtype"):
-            return getattr(np, name)
-        if root == "numpy" and module.endswith("multiarray") and name == "_reconstruct":
-            return np.ndarray(0).__reduce__()[0]
-        if root == "numpy" and module.endswith("numeric") and name == "_frombuffer":
-            return _from_buffer
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
-
-
-def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    """How numpy restores an array of protocol 5."""
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
 
 
 def _read_features(path: Path, n_videos: int) -> np.ndarray:

@@ -1,11 +1,11 @@
 """The server's clock, which runs in the data's own era.
 
-A data set that ended years ago, or a simulated one, has no meaning at today's date: ages and recency
-features would be decades off what the models were trained on. So server time starts at the end of
-the data and runs on at normal speed: ``now = data_end + seconds since start``. An event with a later
-timestamp moves the clock there; after a restart the replayed log does the same, so time never runs
-backwards. An event may lead the clock by `MAX_LEAD_S` at most: otherwise one client with a wrong
-clock would age everybody's history.
+A data set that ended years ago, or a simulated one, has no meaning at today's date: ages and
+recency features would be decades off what the models were trained on. So server time starts at
+the end of the data and runs on at normal speed: ``now = data_end + seconds since start``. An
+event with a later timestamp moves the clock there; after a restart the replayed log does the
+same, so time never runs backwards. An event may lead the clock by `MAX_LEAD_S` at most: otherwise
+one client with a wrong clock would age everybody's history.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def encode_request(line: str, address: tuple[str, int]) -> bytes:
 
 
 def client_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where it is installed: the client then takes less of the server's processor."""
+    """Uvloop's where it is installed: the client then takes less of the server's processor."""
     try:
         import uvloop
     except ImportError:

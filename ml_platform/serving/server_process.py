@@ -1,8 +1,8 @@
 """A served system as a process of its own, for load tests: start, wait until ready, stop.
 
-In: a command line that serves on a port. Out: its address once ``/readyz`` answers 200. The server's
-libraries get one thread each from the start, and this process's import path; an outside store
-(``REDIS_URL``) is hidden unless it is asked for.
+In: a command line that serves on a port. Out: its address once ``/readyz`` answers 200. The
+server's libraries get one thread each from the start, and this process's import path; an outside
+store (``REDIS_URL``) is hidden unless it is asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ START_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A running service: its address, its process, and the seconds from its start to being ready."""
+    """A running service: address, process, seconds from its start to being ready."""
 
     url: str
     pid: int

@@ -1,29 +1,34 @@
-"""A/B tests on simulated people: the harness against a simulation event by event, hand-made traces."""
+"""A/B tests on simulated people: against a simulation event by event, and by hand."""
 
 from __future__ import annotations
 
 import copy
 import heapq
+import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
+from ml_platform.evaluation.results import Results
 from ml_platform.operations.experiments import Arm, compare
 from ml_platform.operations.sequential import Moments, always_valid_difference
 from shorts_recommendation.config import Config, WorldConfig
 from shorts_recommendation.counters import counters_until
 from shorts_recommendation.experiments import measures, reading
+from shorts_recommendation.experiments.command import play_all
 from shorts_recommendation.experiments.false_alarms import _Splits, false_alarms
 from shorts_recommendation.experiments.market import Market, market, over_seeds, panel_worth
 from shorts_recommendation.experiments.measures import METRICS, Measured, measure, trace_of_log
 from shorts_recommendation.experiments.policies import (
-    Oracle,
     Random,
     RecommenderPolicy,
     TagMatch,
     Trending,
+    Truth,
     best_unseen,
 )
 from shorts_recommendation.experiments.settings import FULL, QUICK
@@ -35,6 +40,7 @@ from shorts_recommendation.experiments.studies import (
     assign,
     draw_people,
     run_study,
+    trap_study,
 )
 from shorts_recommendation.features import replay
 from shorts_recommendation.items import fit_projection, make_items
@@ -73,7 +79,7 @@ def ground() -> Ground:
     return Ground(world, stand_in, Platform(states, counters), log, start_s, QUICK, 0)
 
 
-# --- the harness ------------------------------------------------------------------------------------
+# --- the harness --------------------------------------------------------------------------------
 
 
 class Clockwork:
@@ -236,7 +242,7 @@ def run_all(ground, policy, *, days):
     ).run(ground.start_s + days * DAY_S)  # fmt: skip
 
 
-# --- policies ---------------------------------------------------------------------------------------
+# --- policies -----------------------------------------------------------------------------------
 
 
 def test_the_best_unseen_by_hand():
@@ -261,7 +267,7 @@ def test_the_order_of_policies_is_that_of_what_they_know(ground):
     policies = {
         "random": Random(items, 0),
         "tags": TagMatch(items),
-        "oracle": Oracle(ground.world, items),
+        "oracle": Truth(ground.world, items),
     }
     felt = {n: run_all(ground, p, days=2).satisfaction.mean() for n, p in policies.items()}
     assert felt["random"] + 0.03 < felt["tags"] < felt["oracle"] - 0.1
@@ -274,7 +280,7 @@ def test_a_slate_that_is_shorter_than_asked_is_padded(ground):
     assert policy.next_videos(batch, None, 3).tolist() == [[4, 2, -1], [0, 1, 2]]
 
 
-# --- measures ---------------------------------------------------------------------------------------
+# --- measures -----------------------------------------------------------------------------------
 
 
 def catalogue_of(tags, upload_s) -> Catalogue:
@@ -359,7 +365,7 @@ def test_every_metric_of_the_list_is_measured_and_every_covariate_is_one(ground)
         )  # fmt: skip
 
 
-# --- reading ----------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------
 
 
 def test_the_boundary_is_the_one_that_the_union_bound_needs():
@@ -443,7 +449,7 @@ def test_many_splits_at_once_are_the_tests_of_the_platform_one_by_one():
     assert 0 < sum(valid) <= sum(fixed) < 40
 
 
-# --- studies ----------------------------------------------------------------------------------------
+# --- studies ------------------------------------------------------------------------------------
 
 
 def plain_study(*arms, days=3, people=200, **more) -> Study:
@@ -454,7 +460,7 @@ def plain_study(*arms, days=3, people=200, **more) -> Study:
 def test_a_study_finds_that_the_truth_beats_chance(ground):
     study = plain_study(
         ("random", lambda g: Random(g.recommender.items, 0)),
-        ("oracle", lambda g: Oracle(g.world, g.recommender.items)),
+        ("oracle", lambda g: Truth(g.world, g.recommender.items)),
         people=120,
     )
     outcome = run_study(ground, study, lambda _: None)
@@ -469,8 +475,12 @@ def test_a_study_finds_that_the_truth_beats_chance(ground):
 
 
 def test_the_same_seed_gives_the_same_study_and_another_repeat_another(ground):
-    study = plain_study(("a", lambda g: Trending(g.recommender.items)),
-                        ("b", lambda g: TagMatch(g.recommender.items)), days=2, people=80)  # fmt: skip
+    study = plain_study(
+        ("a", lambda g: Trending(g.recommender.items)),
+        ("b", lambda g: TagMatch(g.recommender.items)),
+        days=2,
+        people=80,
+    )
     one, two, other = (run_study(ground, study, lambda _: None, repeat=r) for r in (0, 0, 1))
     assert one.readings == two.readings
     assert one.markets == two.markets
@@ -501,7 +511,7 @@ def test_the_full_world_is_as_dense_as_the_systems_own():
     assert FULL.long_days - 1 <= reading.MAX_LOOKS
 
 
-# --- markets ----------------------------------------------------------------------------------------
+# --- markets ------------------------------------------------------------------------------------
 
 
 def test_market_by_hand():
@@ -551,3 +561,65 @@ def test_state_outcomes_have_all_that_the_audience_gives():
     names = set(StateOutcomes.__dataclass_fields__)
     assert names <= set(Outcomes.__dataclass_fields__)
     assert measures.RETURN_S == DAY_S
+
+
+# --- the trap, and the command ---------------------------------
+
+
+class KnowsTheTruth:
+    """In the recommender's place: perfect heads in the order that the configuration asks for."""
+
+    def __init__(self, ground: Ground, config: Config) -> None:
+        self.ground, self.config = ground, config
+
+    def with_config(self, **stages):
+        return KnowsTheTruth(self.ground, self.config.model_copy(update=stages))
+
+    def recommend(self, batch, snapshot, k):
+        head = "long_view" if set(self.config.ranking.value_weights) == {"long_view"} else None
+        policy = Truth(self.ground.world, self.ground.platform.states.items, head or "satisfaction")
+        videos = policy.next_videos(batch, snapshot, k)
+        return [SimpleNamespace(video_idx=row[row >= 0]) for row in videos]
+
+
+@pytest.fixture(scope="module")
+def knowing(ground) -> Ground:
+    settings = replace(QUICK, people=100, market_people=60, days=2, long_days=2, aa_splits=100)
+    return replace(ground, recommender=KnowsTheTruth(ground, CONFIG), settings=settings)
+
+
+def test_the_trap_is_the_worlds_and_not_the_models(ground, knowing):
+    """Even perfect long-view predictions, ordered by alone, show more bait and please less."""
+    study = replace(trap_study(knowing.settings), days=3, people=200)
+    outcome = run_study(knowing, study, lambda _: None)
+    found = outcome.readings["ctr_only"]
+    assert found["ctr"].best.low > 0
+    assert found["satisfaction"].best.high < 0
+    longer = trap_study(FULL)
+    assert [arm.name for arm in longer.arms] == ["value", "ctr_only"]
+
+
+def test_the_command_records_every_study_and_draws(knowing, tmp_path):
+    from shorts_recommendation.commands import Run
+
+    out = io.StringIO()
+    run = Run(CONFIG.model_copy(update={"quick": True}), tmp_path, Console(file=out, width=160))
+    results = run.start_results(name="tiny world", sha256="0" * 64)
+    play_all(run, knowing, results)
+    written = Results.read(tmp_path / "demonstrations" / "experiments.json")
+    stages = {key.split("/")[0] for key in written}
+    for name in ("ranker", "diversity", "aa", "exploration", "trap"):
+        assert {f"experiment_{name}", f"experiment_{name}_difference"} <= stages
+    assert written["experiment_exploration_market/fresh_4_of_20/creator_gini"].n == 1
+    assert written["experiment_trap_guardrail/ctr_only/ctr_first_day"].value in (-1, 2)
+    rate = written["experiment_aa/always_valid/ctr_false_alarm_rate"]
+    assert rate.low is not None
+    assert rate.low <= reading.ALPHA
+    assert rate.n == 100
+    assert "salted hash" in rate.protocol
+    for name in ("ranker", "diversity", "aa", "exploration", "trap", "trap_days"):
+        picture = tmp_path / "demonstrations" / "plots" / f"experiment_{name}.png"
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    said = out.getvalue()
+    assert said.count("QUICK RUN, simulated") >= 7
+    assert "CUPED saves" in said

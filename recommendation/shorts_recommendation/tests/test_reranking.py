@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ml_algorithms.diversity.mmr import mmr, rescale
+from shorts_recommendation import reranking
 from shorts_recommendation import reranking_kernel as kernel
 from shorts_recommendation.config import RerankingConfig
 from shorts_recommendation.reranking import (
@@ -332,6 +333,25 @@ def test_the_compiled_walk_is_the_plain_one(seed: int, rules: dict) -> None:
     chosen = config(**rules)
     compiled = rerank(items, chosen, np.random.default_rng(0))
     assert compiled.positions[0].tolist() == slow_walk(items, chosen)
+
+
+def test_numba_and_python_run_the_same_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's own lines, interpreted: what the compiler made of them is what they say."""
+    items = make_items(3, n_requests=4, pool=20, recent=5, n_tags=3)
+    holes = items.videos.copy()
+    holes[1, :8] = -1  # fewer candidates than places
+    items = replace(items, videos=holes)
+    rules = {"k": 14, "fatigue": 0.6, "tag_cap": 2, "fresh_slots": 2, "exploration": 0.4}
+    compiled = build(items, 5, **rules)
+    for name, function in list(vars(kernel).items()):
+        if hasattr(function, "py_func"):
+            monkeypatch.setattr(kernel, name, function.py_func)
+    monkeypatch.setattr(reranking, "fill_slates", kernel.fill_slates)
+    interpreted = build(items, 5, **rules)
+    for name in compiled.__dataclass_fields__:
+        assert (getattr(compiled, name) == getattr(interpreted, name)).all(), name
+    assert set(np.unique(compiled.reasons)) == {-1, 0, 1, 2, 3}
+    assert compiled.times_relaxed()["tag_cap"] > 0
 
 
 def slow_walk(items: RerankItems, rules: RerankingConfig) -> list[int]:

@@ -12,7 +12,13 @@ from scipy.stats import chi2
 
 from shorts_recommendation.config import WorldConfig
 from shorts_recommendation.log import DAY_S, STRATEGIES, ImpressionLog
-from shorts_recommendation.world import World, generate_log, make_world, stream_log
+from shorts_recommendation.world import (
+    World,
+    generate_log,
+    logging_policy,
+    make_world,
+    stream_log,
+)
 from shorts_recommendation.world.generate import log_blocks
 from shorts_recommendation.world.logging_policy import HOUR_S, LoggingPolicy
 from shorts_recommendation.world.storage import read_log
@@ -204,6 +210,34 @@ def test_the_length_of_blocks_changes_parts_not_the_shape() -> None:
     assert 0.8 < len(times) / len(tiny_log()) < 1.25
 
 
+def test_a_hundred_impressions_say_most_of_a_taste() -> None:
+    """A logistic regression for each user, on true factors, reaches most of the oracle's value."""
+    world = make_world(WorldConfig(n_users=150, n_videos=3000, impressions_per_user=150), 0)
+    log, factors = generate_log(world, 0), world.video_truth.factors / 4
+    users = np.flatnonzero(np.bincount(log.user_idx, minlength=150) >= 100)[:40]
+    now = np.full(len(users), world.end_s)
+    lists = []
+    for user in users:
+        rows = np.flatnonzero(log.user_idx == user)[-150:]
+        foreign = world.catalogue.language != world.users.language[user]
+        x = np.c_[factors, foreign, np.ones(3000)]
+        weight = _ridge(x[log.video_idx[rows]], log.long_view[rows])
+        lists.append(np.argsort(-x[:, :-1] @ weight)[:10])
+    learnt = world.expected(users, np.stack(lists), now).satisfaction.mean()
+    best = world.expected(users, world.oracle_top(users, now, 10), now).satisfaction.mean()
+    assert learnt > 0.7 * best
+
+
+def _ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Logistic regression with a unit Gaussian prior, by Newton's steps; without the constant."""
+    weight = np.zeros(x.shape[1])
+    for _ in range(8):
+        p = 1 / (1 + np.exp(-x @ weight))
+        hessian = x.T @ (x * (p * (1 - p))[:, None]) + np.eye(len(weight))
+        weight -= np.linalg.solve(hessian, x.T @ (p - y) + weight)
+    return weight[:-1]
+
+
 def test_base_rates_are_those_of_a_short_video_feed() -> None:
     """What the ranker's labels look like; a change of the response model must keep them."""
     log = generate_log(make_world(WorldConfig(n_users=500, n_videos=4000, days=7), 0), 0)
@@ -211,3 +245,34 @@ def test_base_rates_are_those_of_a_short_video_feed() -> None:
     assert 0.25 < log.skip.mean() < 0.45
     assert 0.02 < log.like.mean() < 0.04
     assert 0 < log.follow.mean() < log.share.mean() < 0.01
+
+
+# The compiled kernel, as plain Python.
+
+
+def test_the_kernel_uncompiled_makes_the_same_choices() -> None:
+    """Same stream of random numbers, same videos: numba changes the speed and nothing else."""
+    policy, now = policy_at_work()
+    tables = policy.tables(tiny().start_s, 24)
+    users, times = np.array([0, 1, 2] * 30, np.int32), np.full(90, now)
+    policy._rng = np.random.default_rng(5)
+    compiled = policy.choose(tables, users, times)
+    policy._rng = np.random.default_rng(5)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_choose", "_tag_rates", "_pick", "_search", "_contains"):
+            patch.setattr(logging_policy, name, getattr(logging_policy, name).py_func)
+        plain = policy.choose(tables, users, times)
+    for ours, theirs in zip(compiled, plain, strict=True):
+        assert np.allclose(ours, theirs, rtol=1e-6)
+
+
+def test_pick_and_search_by_hand() -> None:
+    shares = np.array([0.2, 0.3, 0.5])
+    picked = [logging_policy._pick.py_func(shares, draw) for draw in (0.0, 0.19, 0.2, 0.49, 0.99)]
+    assert picked == [0, 0, 1, 1, 2]
+    assert logging_policy._pick.py_func(shares, 1.0) == 2, "rounding falls on the last"
+    cumulative = np.array([0.0, 1, 1, 4, 8])  # weights 1, 0, 3, 4
+    found = [logging_policy._search.py_func(cumulative, 0, 4, d) for d in (0.0, 0.12, 0.13, 0.99)]
+    assert found == [0, 0, 2, 3]
+    assert logging_policy._search.py_func(cumulative, 1, 3, 0.5) == 2
+    assert logging_policy._search.py_func(cumulative, 1, 3, 1.0) == 2

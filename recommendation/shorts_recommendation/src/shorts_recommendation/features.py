@@ -146,32 +146,38 @@ def replay(
         items: The catalogue as models read it.
         log: In time order.
         config: Of the states.
-        only_users: bool[U]: rows of these users only; the counters still see everybody.
+        only_users: bool[U]: rows of these users only; states and counters still see everybody.
         on_progress: Called with the number of rows done.
     """
-    keep = np.arange(len(log)) if only_users is None else np.flatnonzero(only_users[log.user_idx])
-    order = keep[np.argsort(log.user_idx[keep], kind="stable")]
-    step = _place_in_group(log.user_idx[order])
+    everyone = np.argsort(log.user_idx, kind="stable")
+    place = _place_in_group(log.user_idx[everyone])
+    kept = np.ones(len(log), dtype=np.bool_) if only_users is None else only_users[log.user_idx]
+    order = everyone[kept[everyone]]
     rows = TrainingRows(
         log_row=order,
-        step=step,
+        step=place[kept[everyone]],
         user=np.empty((len(order), USER_DIM), dtype=np.float16),
         context=np.empty((len(order), CONTEXT_DIM), dtype=np.float16),
         cross=np.empty((len(order), len(cross_feature_names(config))), dtype=np.float32),
     )
+    target = np.full(len(log), -1, dtype=np.int64)
+    target[order] = np.arange(len(order))
     states = UserStates(users, items, config)
     blank = _blank_snapshot(len(catalogue), config)
-    by_step = np.argsort(step, kind="stable")
-    ends = np.searchsorted(step[by_step], np.arange(int(step.max(initial=-1)) + 2))
+    by_place = everyone[np.argsort(place, kind="stable")]
+    ends = np.searchsorted(np.sort(place), np.arange(int(place.max(initial=-1)) + 2))
     for first, end in zip(ends[:-1], ends[1:], strict=True):
-        at = by_step[first:end]
-        taken = order[at]
-        user, video, now_s = log.user_idx[taken], log.video_idx[taken], log.timestamp[taken]
-        batch = states.batch(user, now_s)
-        rows.user[at], rows.context[at] = batch.user, batch.context
-        rows.cross[at] = cross_features(batch, video[:, None], blank, items)[:, 0]
-        states.apply(user, video, Outcomes.of_log(log, taken), now_s)
-        on_progress(len(at))
+        taken = by_place[first:end]
+        asked = taken[kept[taken]]
+        if len(asked):
+            at = target[asked]
+            batch = states.batch(log.user_idx[asked], log.timestamp[asked])
+            rows.user[at], rows.context[at] = batch.user, batch.context
+            videos = log.video_idx[asked][:, None]
+            rows.cross[at] = cross_features(batch, videos, blank, items)[:, 0]
+        outcomes = Outcomes.of_log(log, taken)
+        states.apply(log.user_idx[taken], log.video_idx[taken], outcomes, log.timestamp[taken])
+        on_progress(len(taken))
     _fill_counters(rows, catalogue, log, config)
     return rows, states
 
@@ -232,8 +238,7 @@ def _fill_counters(
     counters = VideoCounters(
         len(catalogue), config.counter_half_lives_h, period, int(log.timestamp[0])
     )
-    target = np.empty(len(log), dtype=np.int64)
-    target.fill(-1)
+    target = np.full(len(log), -1, dtype=np.int64)
     target[rows.log_row] = np.arange(len(rows))
     counted = counted_columns(log)
     grid = log.timestamp // period

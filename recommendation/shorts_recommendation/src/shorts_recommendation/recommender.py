@@ -40,7 +40,8 @@ from shorts_recommendation.reranking import (
     warm_up,
     with_budget,
 )
-from shorts_recommendation.retrieval.sources import SOURCES, Candidates, Retriever
+from shorts_recommendation.retrieval.candidates import SOURCES, Candidates
+from shorts_recommendation.retrieval.sources import Retriever
 from shorts_recommendation.state import UserStates
 
 
@@ -125,6 +126,7 @@ class Recommender:
         self.vectors = project(catalogue.content, basis)
         self._states, self._counters = states, counters
         self._rng = np.random.default_rng(config.seed)
+        self._prepared_s = -1
 
     def with_config(self, **stages: Any) -> Recommender:
         """A view of the same models with other settings, as ``with_config(reranking=...)``.
@@ -142,6 +144,16 @@ class Recommender:
     def encode(self, batch: RequestBatch) -> np.ndarray:
         """Histories as f32[B, d]; changes only with an event."""
         return self.encoder.encode(batch)
+
+    def prepare(self, snapshot: CounterSnapshot) -> None:
+        """Makes what depends on the moment alone: lists, the fresh pool, the pre-ranker's bias.
+
+        Free for the snapshot of the last call. A service calls it outside the request path.
+        """
+        self.retriever.prepare(snapshot)
+        if self._prepared_s != snapshot.as_of_s:
+            self.preranker.refresh(snapshot.features)
+            self._prepared_s = snapshot.as_of_s
 
     def retrieve(self, batch: RequestBatch, snapshot: CounterSnapshot) -> Candidates:
         """Unseen candidates i32[B, 1000] that exist now."""
@@ -237,6 +249,8 @@ class Recommender:
             encoded: f32[B, d] of ``encode``, where the caller has kept it.
         """
         clock = _Clock()
+        self.prepare(snapshot)
+        clock.lap("prepare")
         if encoded is None:
             encoded = self.encode(batch)
         clock.lap("encode")
@@ -302,9 +316,9 @@ class Recommender:
         added = self.catalogue.content[new:]
         self.vectors = np.concatenate([self.vectors, project(added, self.basis)])
         self.retriever.add_videos(self.catalogue)
-        for model in {id(m): m for m in (self.encoder, *self.rankers.values())}.values():
-            model.add_videos(self.catalogue)
+        self.encoder.add_videos(self.catalogue)  # the trees read no item table
         self.preranker.add_videos(self.catalogue)
+        self._prepared_s = -1
         return new
 
     def warm_up(self) -> None:

@@ -13,9 +13,8 @@ from fastapi.testclient import TestClient
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves test folders off the path
 
-from tiny_feed import TinyRecommender
+from tiny_feed import TinyRecommender, serving_config
 
-from shorts_recommendation.config import Config
 from shorts_recommendation.serving.app import create_app
 from shorts_recommendation.serving.settings import ServingSettings
 
@@ -26,10 +25,6 @@ def wait_for(condition, seconds: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < end, "condition did not come true in time"
         time.sleep(0.01)
-
-
-def serving_config(**more):
-    return Config().serving.model_copy(update={"deadline_ms": 2000.0, "batch_wait_ms": 0.0, **more})
 
 
 class Clock:

@@ -12,16 +12,19 @@ from ml_platform.serving.server_process import server_environment, wait_until_re
 PROGRAM = Path(__file__).parent / "tiny_feed.py"
 
 
-def start(data_dir: Path, port: int, *, redis_url: str | None = None) -> subprocess.Popen:
+def start(
+    data_dir: Path, port: int, *, redis_url: str | None = None, workers: int = 1
+) -> subprocess.Popen:
     """Start the tiny recommender under uvicorn and wait until it is ready."""
     environment = {**os.environ, **server_environment()}
     environment.pop("REDIS_URL", None)
     if redis_url:
         environment["REDIS_URL"] = redis_url
     output = data_dir / "server.log"
+    arguments = ["--data-dir", data_dir, "--port", port, "--workers", workers]
     with output.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), "--data-dir", str(data_dir), "--port", str(port)],
+            [sys.executable, str(PROGRAM), *map(str, arguments)],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=log,

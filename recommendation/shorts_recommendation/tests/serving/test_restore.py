@@ -1,12 +1,11 @@
-"""What survives: restarts of the server, of the consumer and of the store; newcomers without a row."""
+"""What survives: restarts of server, consumer and store; newcomers without a row."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import serving_config
 from test_feed_api import event, feed, ids, post, upload
-from tiny_feed import N_USERS, TinyRecommender
+from tiny_feed import N_USERS, TinyRecommender, serving_config
 
 from ml_platform.serving.event_log import StoredEvent
 from ml_platform.serving.store import open_store
@@ -55,13 +54,14 @@ def test_states_in_process_are_those_of_one_event_after_the_other(served):
     rng = np.random.default_rng(1)
     users, videos = rng.integers(1, 5, 40), rng.integers(0, 120, 40)
     events = [
-        event(f"n{i}", int(u), 10 * int(v) + 1, float(i)) for i, (u, v) in enumerate(zip(users, videos))
+        event(f"n{i}", int(u), 10 * int(v) + 1, float(i))
+        for i, (u, v) in enumerate(zip(users, videos, strict=True))
     ]
     post(served.client, *events)
     states = TinyRecommender().new_states(N_USERS)
     from shorts_recommendation.state import Outcomes
 
-    for i, (user, video) in enumerate(zip(users - 1, videos)):
+    for i, (user, video) in enumerate(zip(users - 1, videos, strict=True)):
         watch_s = np.array([float(i)], np.float32)
         no = np.zeros(1, bool)
         outcomes = Outcomes(watch_s, watch_s >= 18, watch_s < 3, no, no, no)
@@ -90,7 +90,7 @@ def test_the_stream_holds_each_event_once_and_in_order(served):
     entries = served.engine.store.client.xrange(f"{served.engine.prefix}events")
     assert [name for name, _ in entries] == [f"{seq}-0".encode() for seq in range(1, 31)]
     served.wait_for(lambda: served.engine.consumer.applied_seq == 30)
-    pending = served.engine.store.client.xpending(f"{served.engine.prefix}events", "features")
+    pending = served.engine.store.client.xpending(f"{served.engine.prefix}events", "features-0")
     served.wait_for(lambda: pending["pending"] == 0 or not pending)
     assert served.engine.trends._counters._pending  # counted, not yet published
 
@@ -106,7 +106,9 @@ def test_the_packed_state_in_the_store_is_the_state(served):
 def test_newcomers_beyond_the_rows_come_back_from_the_store(serve_tiny):
     served = serve_tiny(config=serving_config(newcomer_rows=2))
     for user_id in (900, 901, 902):  # the third takes the row of the first
-        post(served.client, event(f"n{user_id}", user_id=user_id, video_id=10 * (user_id - 900) + 1))
+        post(
+            served.client, event(f"n{user_id}", user_id=user_id, video_id=10 * (user_id - 900) + 1)
+        )
         served.wait_for(
             lambda u=user_id: served.engine.store.client.exists(f"{served.engine.prefix}user:{u}")
         )

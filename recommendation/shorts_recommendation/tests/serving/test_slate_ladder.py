@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from conftest import serving_config
 from test_feed_api import event, feed, ids, post
-from tiny_feed import TinyRecommender
+from tiny_feed import TinyRecommender, serving_config
 
 
 def reasons(body):
@@ -119,7 +119,8 @@ def test_a_dead_store_costs_nothing_but_its_own_work_and_is_caught_up(served):
     store.server.start = start  # the keeper brings up a new, empty one
     served.wait_for(lambda: served.engine.publisher.published_seq == 2)
     served.wait_for(lambda: served.engine.consumer.applied_seq == 2)
-    assert store.client.exists(f"{served.engine.prefix}user:1")
+    key = f"{served.engine.prefix}user:1"  # written again, though nobody has sent an event since
+    served.wait_for(lambda: store.client.get(key) == served.engine.users.pack(1))
 
 
 def metrics_above_zero(served):
@@ -139,9 +140,10 @@ def test_a_hanging_store_delays_no_request(serve_tiny):
             post(served.client, event(f"h{i}", video_id=10 * i + 1))
             assert feed(served.client, 1, k=3)["degraded"] is False
             spent.append(time.perf_counter() - begin)
-        assert sorted(spent)[10] < 0.1
+        assert sorted(spent)[10] < 0.25  # one wait for the store would be 0.3
     finally:
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # the keeper has replaced it meanwhile
+            os.kill(pid, signal.SIGCONT)
     served.wait_for(lambda: served.engine.consumer.applied_seq == 20, seconds=10)
 
 

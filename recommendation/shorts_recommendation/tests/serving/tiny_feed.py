@@ -2,9 +2,9 @@
 
     python tiny_feed.py --data-dir FOLDER --port PORT     serves it, for tests that kill processes
 
-Video v has the external id 10 v + 1, creator v % 10, main tag v % 6, and 120 - v long views: without
-any event the feed of everybody begins 1, 11, 21. The session embedding adds its dot product with the
-content, so that what a user watches changes what comes next.
+Video v has the external id 10 v + 1, creator v % 10, main tag v % 6, and 120 - v long views:
+without any event the feed of everybody begins 1, 11, 21. The session embedding adds its dot product
+with the content, so that what a user watches changes what comes next.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shorts_recommendation.config import Config
+from shorts_recommendation.config import Config, ServingConfig
 from shorts_recommendation.counters import CounterSnapshot, VideoCounters
 from shorts_recommendation.items import fit_projection, make_items
 from shorts_recommendation.log import Catalogue, Users
@@ -167,18 +167,26 @@ class TinyRecommender:
         pass
 
 
+def serving_config(**more: object) -> ServingConfig:
+    """Deadlines that no machine misses, and no waiting for company."""
+    return ServingConfig().model_copy(update={"deadline_ms": 2000.0, "batch_wait_ms": 0.0, **more})
+
+
 def main() -> None:
     from shorts_recommendation.serving.server import serve
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--port", type=int)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--serving", default="{}")
     options = parser.parse_args()
     changes = {"deadline_ms": 2000.0, **json.loads(options.serving)}
     config = Config().serving.model_copy(update=changes)
     url = os.environ.get("REDIS_URL") or None
-    settings = ServingSettings(options.data_dir, config, redis_url=url, refresh_s=0.1)
+    settings = ServingSettings(
+        options.data_dir, config, redis_url=url, refresh_s=0.1, workers=options.workers
+    )
     recommender = TinyRecommender(compute_s=float(os.environ.get("TINY_COMPUTE_S", "0")))
     serve(recommender, settings, port=options.port)
 

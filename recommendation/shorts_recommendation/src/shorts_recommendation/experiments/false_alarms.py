@@ -5,7 +5,8 @@ splits in which a test found a difference: once at the end, with CUPED, at any o
 and at any of the daily looks by the always-valid test.
 
 One run serves all splits. Under "no effect" a person's numbers do not depend on the arm, so another
-salt makes another A/A test of the same people; two runs would differ by the chance of the world too.
+salt makes another A/A test of the same people; two runs would differ by the chance of the world
+too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The system as it stands when an experiment starts.
 
-In: the configuration. Out: a ``Ground``: a world that goes on after its log, models that learnt from
-the log alone, the service's states and counters at that midnight. Uploads keep coming while the
-experiments run, as the world had them planned.
+In: the configuration. Out: a ``Ground``: a world that goes on after its log, models that learnt
+from the log alone, the service's states and counters at that midnight. Uploads keep coming while
+the experiments run, as the world had them planned.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from shorts_recommendation.pipeline import train_system
 
 def log_before(data: ShortsData, end_s: int) -> ShortsData:
     """The data with its log cut at ``end_s``: from there on the people are simulated instead."""
-    return replace(data, log=data.log.select(data.log.timestamp < end_s))
+    log = data.log.select(data.log.timestamp < end_s)
+    return replace(data, log=log, windows=replace(data.windows, end=end_s))
 
 
 def prepare(

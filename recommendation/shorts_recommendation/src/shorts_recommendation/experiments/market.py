@@ -1,11 +1,11 @@
 """What an arm does to creators and uploads: one number an arm, because the market is one.
 
-In: the trace of an arm. Out: ``Market``. There is no interval by person here. People of an arm share
-counters and budgets, so a resample of people would repeat one history of the market; what varies is
-the history, and that takes runs with other seeds (``over_seeds``).
+In: the trace of an arm. Out: ``Market``. There is no interval by person here. People of an arm
+share counters and budgets, so a resample of people would repeat one history of the market; what
+varies is the history, and that takes runs with other seeds (``over_seeds``).
 
-*Worth of an upload.* How much a panel of people would like it, were they shown it: the mean expected
-satisfaction over the panel. Known to the simulator only.
+*Worth of an upload.* How much a panel of people would like it, were they shown it: the mean
+expected satisfaction over the panel. Known to the simulator only.
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ def market(
     """
     creators = catalogue.creator_idx[trace.video]
     shown = np.bincount(creators, minlength=catalogue.n_creators)
-    uploads = np.flatnonzero(
-        (catalogue.upload_s >= start_s) & (catalogue.upload_s < end_s - DAY_S)
-    )
+    uploads = np.flatnonzero((catalogue.upload_s >= start_s) & (catalogue.upload_s < end_s - DAY_S))
     times = np.bincount(trace.video, minlength=len(catalogue))
     late = trace.video[trace.time_s >= end_s - LATE_DAYS * DAY_S]
     of_run = catalogue.upload_s[late] >= start_s
@@ -87,7 +85,7 @@ def market(
 
 
 def panel_worth(world: World, start_s: int, end_s: int, seed: int) -> np.ndarray:
-    """f32[V]: mean expected satisfaction of ``PANEL`` random people; 0 outside the run's uploads."""
+    """f32[V]: mean expected satisfaction of ``PANEL`` people; 0 outside the run's uploads."""
     rng = np.random.default_rng(seed)
     panel = rng.choice(len(world.users), min(PANEL, len(world.users)), replace=False)
     uploads = np.flatnonzero(

@@ -1,4 +1,4 @@
-"""What an experiment counts, one number a person: the unit that was assigned is the unit of analysis.
+"""What an experiment counts, a number a person: the unit of assignment is the unit of analysis.
 
 In: a ``Trace`` (or the log before the experiment, read as one). Out: for each metric a numerator
 and, where it is a ratio of sums, a denominator, f64[P] each, in the order of ``people``.

@@ -24,9 +24,7 @@ _HOPELESS = -np.inf
 class Recommends(Protocol):
     """The part of ``Recommender`` that an arm needs."""
 
-    def recommend(
-        self, batch: RequestBatch, snapshot: CounterSnapshot, k: int
-    ) -> list[Slate]:
+    def recommend(self, batch: RequestBatch, snapshot: CounterSnapshot, k: int) -> list[Slate]:
         """One slate for each request."""
 
 
@@ -81,18 +79,25 @@ class TagMatch:
         return best_unseen(liked * rate * np.where(liked > 0, own, 1), batch, self.items, k)
 
 
-class Oracle:
-    """The truth itself: the ceiling, which no model reaches."""
+class Truth:
+    """The expectations of the world itself, which no model reaches.
 
-    def __init__(self, world: World, items: ItemTable) -> None:
-        self.world, self.items = world, items
+    Args:
+        world: What is true.
+        items: The catalogue.
+        head: What is maximised: ``satisfaction`` is the oracle; ``long_view`` is the perfect model
+            of the wrong thing.
+    """
+
+    def __init__(self, world: World, items: ItemTable, head: str = "satisfaction") -> None:
+        self.world, self.items, self.head = world, items, head
 
     def next_videos(self, batch: RequestBatch, snapshot: CounterSnapshot, k: int) -> np.ndarray:
         """See ``Policy``."""
         everything = np.arange(len(self.items), dtype=np.int32)
         pairs = np.broadcast_to(everything, (len(batch), len(everything)))
         expected = self.world.expected(batch.user_idx, pairs, batch.now_s)
-        return best_unseen(expected.satisfaction, batch, self.items, k)
+        return best_unseen(getattr(expected, self.head), batch, self.items, k)
 
 
 def smoothed_rate(count: np.ndarray, impressions: np.ndarray, half_life: int) -> np.ndarray:

@@ -5,10 +5,10 @@ of ``ml_platform.operations``; here stands only what they are given.
 
 *Every day.* All people are there from the first day, so a further day adds no units: it makes each
 unit's number more exact. The increments of the difference are then not independent (who watches
-much today watches much tomorrow), which the proof behind ``sequential`` asks for. What holds all the
-same: with ``design_n`` at the number of people its boundary is 3.04 standard errors at every look, a
-false alarm of 0.24% each, so that up to 20 looks together stay under 5% by the union bound whatever
-the dependence. ``MAX_LOOKS`` enforces it.
+much today watches much tomorrow), which the proof behind ``sequential`` asks for. What holds all
+the same: with ``design_n`` at the number of people its boundary is 3.04 standard errors at every
+look, a false alarm of 0.24% each, so that up to 20 looks together stay under 5% by the union bound
+whatever the dependence. ``MAX_LOOKS`` enforces it.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def read(
     saved = None
     everybody = now[name].arm(control | treated, past)
     if cuped is not None:
-        saved = 1 - float(
-            unit_values(everybody, cuped=True).var() / unit_values(everybody).var()
-        )
+        saved = 1 - float(unit_values(everybody, cuped=True).var() / unit_values(everybody).var())
     wide = spread(everybody, cuped=cuped is not None)
     smallest = minimum_detectable_effect(wide, len(everybody))
     return Reading(plain, cuped, saved, smallest / wide.mean if wide.mean > 0 else None)
@@ -112,9 +110,9 @@ def read_all(
     return found
 
 
-def adjusted_values(now: Measured, before: Measured | None, sides: Sequence[np.ndarray]) -> list[
-    np.ndarray
-]:
+def adjusted_values(
+    now: Measured, before: Measured | None, sides: Sequence[np.ndarray]
+) -> list[np.ndarray]:
     """Values f64[n] a side whose means differ by the effect, the past taken out.
 
     Each side is linearised around its own ratio, the past around everybody's, and one theta serves

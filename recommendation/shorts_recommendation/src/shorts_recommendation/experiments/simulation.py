@@ -10,8 +10,8 @@ that of a simulation event by event, at the price of arrays. A test compares the
 
 *Interference.* With shared counters both arms write into the trending list and the exposure budget
 that both arms read. So does a real platform; the arms then differ by less than a full launch would
-change, or by more. ``shared_counters=False`` gives every arm a platform of its own; the people still
-belong to one arm each.
+change, or by more. ``shared_counters=False`` gives every arm a platform of its own; the people
+still belong to one arm each.
 
 Shapes: P people in the experiment, B people of a step, k places of a slate, N rows of the trace.
 """

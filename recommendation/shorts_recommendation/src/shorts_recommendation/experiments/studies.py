@@ -1,7 +1,7 @@
 """The experiments: which arms, and what each changes in the funnel.
 
-In: a ``Ground``, the system as it stands when an experiment starts. Out: ``Study`` descriptions and,
-from ``run_study``, what happened. The first arm of a study is its control.
+In: a ``Ground``, the system as it stands when an experiment starts. Out: ``Study`` descriptions
+and, from ``run_study``, what happened. The first arm of a study is its control.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from shorts_recommendation.world.world import World
 if TYPE_CHECKING:
     from shorts_recommendation.recommender import Recommender
 
+FRESH_PLACES = (0.0, 0.05, 0.1, 0.2)
+"""Shares of the places that the arms of the exploration study guarantee to uploads."""
 FIRST_LOOK = 2  # days: before that nobody has had 24 hours to return
 
 
@@ -236,13 +238,11 @@ def _markets(
     found = {}
     for number, spec in enumerate(study.arms):
         mine = trace.select(arm_of[trace.user] == number)
-        found[spec.name] = market(
-            mine, ground.world.catalogue, worth, start_s=start_s, end_s=end_s
-        )
+        found[spec.name] = market(mine, ground.world.catalogue, worth, start_s=start_s, end_s=end_s)
     return found
 
 
-# --- the arms ---------------------------------------------------------------------------------------
+# --- the arms -----------------------------------------------------------------------------------
 
 
 def funnel(ground: Ground, **changes: Mapping[str, Any]) -> Policy:
@@ -297,7 +297,7 @@ def diversity_study(settings: ExperimentSettings) -> Study:
 def exploration_study(settings: ExperimentSettings) -> Study:
     """How many places of twenty go to uploads that have impressions to come."""
     arms = []
-    for slots in (0, 1, 2, 4):
+    for slots in (round(20 * share) for share in FRESH_PLACES):
         words = f"{slots} of 20" if slots else "none"
         arms.append(ArmSpec(f"fresh_{slots}_of_20", words, _with_slots(slots)))
     return Study(

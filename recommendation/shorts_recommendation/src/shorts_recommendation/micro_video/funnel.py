@@ -168,9 +168,7 @@ def labelled_rows(
     return Labelled(np.concatenate(parts), np.concatenate(hits))
 
 
-def fit_trees(
-    rows: Labelled, config: MicroVideoConfig, leaves: int, seed: int
-) -> lightgbm.Booster:
+def fit_trees(rows: Labelled, config: MicroVideoConfig, leaves: int, seed: int) -> lightgbm.Booster:
     """A classifier "is this the hidden video?"; one positive a user, so its order is a ranking.
 
     Raises:

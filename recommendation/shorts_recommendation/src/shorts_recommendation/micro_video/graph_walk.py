@@ -2,7 +2,7 @@
 
 In: train csr f32[U, V], a content graph csr f32[V, V], a popularity f64[V]. Out: a ``Scorer``.
 
-    x_0 = history, summing to 1;   x_h = x_(h-1) D_V^-1 X' D_U^-1 X        one hop: video, user, video
+    x_0 = history, summing to 1;   x_h = x_(h-1) D_V^-1 X' D_U^-1 X     one hop: video, user, video
     s   = sum over h = 1..H of decay^(h-1) x_h
     score = s + content * s K + backoff * popularity
 
@@ -10,9 +10,8 @@ The first hop is the three-step walk of Cooper, Lee, Radzik, Siantos, "Random Wa
 Systems: Exact Computation and Simulations", WWW 2014 companion; more hops reach further where a
 user has one or two videos to start from. K is a frozen kNN graph of content, rows summing to 1, as
 in Zhou and Shen, "A Tale of Two Graphs: Freezing and Denoising Graph Structures for Multimodal
-Recommendation", ACM MM 2023, section 3.1; there it smooths trained embeddings, here scores. The
-constant gives the probability that a walk jumps anywhere, in proportion to popularity: what PageRank
-calls teleport, and what ranks videos that no walk reaches.
+Recommendation", ACM MM 2023; there it smooths trained embeddings, here scores. The constant is a
+jump to any video in proportion to popularity, PageRank's teleport: it ranks what no walk reaches.
 
 Nothing is trained. A hop of B users costs 2 B nnz(X), without the item-item product, which heavy
 accounts would fill: an account with 600 rows alone makes 360,000 entries.

@@ -16,7 +16,10 @@ NAMES = {
     "walk_backoff": "walk + popularity",
     "walk_content": "walk + popularity + content",
     "funnel": "funnel, labels from train",
+    "popularity_numbering": "popularity x video number",
+    "walk_numbering": "walk x video number",
     "recent_popularity": "popularity, validation pairs",
     "walk_recent": "walk + that popularity",
+    "walk_shifted": "walk, prior corrected",
     "funnel_recent": "funnel, labels from validation",
 }

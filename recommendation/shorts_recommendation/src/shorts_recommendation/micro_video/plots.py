@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from matplotlib.figure import Figure
 
 from ml_platform.evaluation.intervals import bootstrap_mean
@@ -9,25 +11,27 @@ from ml_platform.evaluation.plot_style import (
     BLUE,
     GREY,
     ORANGE,
+    PINK,
     interval_dot,
     named_rows,
     new_figure,
 )
 from shorts_recommendation.micro_video.names import NAMES
-from shorts_recommendation.micro_video.published import PUBLISHED
-from shorts_recommendation.micro_video.study import Study
+from shorts_recommendation.micro_video.published import Figure as Published
+from shorts_recommendation.micro_video.rows import Study
 
 LOOKS = {
     "published": (BLUE, "o", "ours, train rows only"),
     "recent": (ORANGE, "s", "ours, validation pairs are data"),
+    "numbering": (PINK, "^", "artefact: video numbers follow time"),
     "cited": (GREY, "D", "published (no interval)"),
 }
 
 
-def comparison_plot(study: Study) -> Figure:
+def comparison_plot(study: Study, published: Mapping[str, Published]) -> Figure:
     """Recall@k of every model, best on top; three protocols by colour and marker."""
     rows: list[tuple[str, str, tuple[float, float | None, float | None]]] = [
-        (figure.name, "cited", (figure.recall, None, None)) for figure in PUBLISHED.values()
+        (figure.name, "cited", (figure.recall, None, None)) for figure in published.values()
     ]
     for name, row in study.rows.items():
         found = bootstrap_mean(row.values["recall"], resamples=study.config.resamples)

@@ -4,11 +4,11 @@ In: a ``Scorer`` and ``Queries``. Out: ``Measured``: recall, NDCG and precision 
 user.
 
 As in the code of DiffMM (github.com/HKUDS/DiffMM, ``Main.py`` and ``DataHandler.py``): every user
-with a test pair is asked, those without train rows too; only train rows are masked, validation pairs
-are not (no user has both a validation and a test pair, so that masking them would change nothing).
-Two departures, both to our disadvantage: that code keeps the epoch with the best *test* recall and
-never opens the validation file; here every choice is made on the validation users and the test users
-are asked once. Ties are broken by one fixed permutation of the catalogue.
+with a test pair is asked, those without train rows too; only train rows are masked, validation
+pairs are not (no user has both a validation and a test pair: masking them would change nothing).
+One departure, to our disadvantage: that code keeps the epoch with the best *test* recall and never
+opens the validation file; here every choice is made on the validation users, and the test users are
+asked once. Ties are broken by one fixed permutation of the catalogue.
 
 Legend: B users of a block, V videos, Q queries, k list length.
 """
@@ -57,9 +57,7 @@ def measure_lists(lists: np.ndarray, queries: Queries, k: int) -> Measured:
     """Metrics of lists i32[Q, k]."""
     one = np.ones(len(queries), dtype=np.int64)
     hits = hit_matrix(lists, np.arange(len(queries) + 1), queries.video_idx)
-    return Measured(
-        recall_at(hits, one, k), ndcg_at(hits, one, k), precision_at(hits, k), lists
-    )
+    return Measured(recall_at(hits, one, k), ndcg_at(hits, one, k), precision_at(hits, k), lists)
 
 
 def measure(scorer: Scorer, train: sparse.csr_matrix, queries: Queries, k: int) -> Measured:

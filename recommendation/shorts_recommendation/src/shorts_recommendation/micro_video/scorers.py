@@ -15,7 +15,6 @@ from scipy import sparse
 from ml_algorithms.collaborative_filtering.item_knn import fit_item_knn
 from ml_algorithms.collaborative_filtering.rp3beta import fit_rp3beta
 from ml_algorithms.matrix_factorization.ease import fit_ease
-from ml_algorithms.matrix_factorization.ials import fit_ials
 from shorts_recommendation.micro_video.protocol import Scorer
 from shorts_recommendation.micro_video.settings import MicroVideoConfig
 from shorts_recommendation.micro_video.split import Split
@@ -81,23 +80,30 @@ def rp3beta_grid(split: Split, config: MicroVideoConfig) -> Grid:
 
 
 def ials_scorer(
-    split: Split, config: MicroVideoConfig, unobserved: float, reg: float, seed: int
+    split: Split, config: MicroVideoConfig, alpha: float, reg: float, seed: int
 ) -> Scorer:
-    """iALS; a user's factors are the last half-step's."""
-    model = fit_ials(
-        split.train,
+    """Fits iALS of the ``implicit`` library, against which ``ml_algorithms`` proves its own.
+
+    One thread: with several the factors differ from run to run.
+    """
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(
         factors=config.ials_factors,
-        unobserved_weight=unobserved,
-        reg=reg,
+        alpha=alpha,
+        regularization=reg,
         iterations=config.ials_iterations,
-        seed=seed,
+        random_state=seed,
+        num_threads=1,
     )
-    return lambda users: model.score(model.user_factors[users])
+    model.fit(split.train, show_progress=False)
+    users_factors, videos_factors = model.user_factors, model.item_factors
+    return lambda users: np.asarray(users_factors[users] @ videos_factors.T, dtype=np.float32)
 
 
 def ials_settings(config: MicroVideoConfig) -> list[tuple[float, float]]:
-    """(unobserved weight, reg) of the grid."""
-    return [(w, r) for w in config.ials_unobserved for r in config.ials_reg]
+    """(alpha, reg) of the grid, as ``implicit`` names them."""
+    return [(alpha, reg) for alpha in config.ials_alpha for reg in config.ials_reg]
 
 
 def ease_grid(split: Split, config: MicroVideoConfig) -> Grid:

@@ -28,9 +28,9 @@ class MicroVideoConfig(Stage):
     rp3_neighbours: tuple[int, ...] = (500,)
     rp3_beta: tuple[float, ...] = (0.0, 0.3)
     ials_factors: PositiveInt = 64
-    ials_unobserved: tuple[float, ...] = (0.03, 0.1)
-    ials_reg: tuple[float, ...] = (0.001, 0.003)
-    ials_iterations: PositiveInt = 8
+    ials_alpha: tuple[float, ...] = (5.0, 20.0, 80.0)
+    ials_reg: tuple[float, ...] = (0.3, 1.0, 3.0)
+    ials_iterations: PositiveInt = 15
     ease_reg: tuple[float, ...] = (60.0, 200.0)
 
     content_neighbours: PositiveInt = 10
@@ -58,8 +58,14 @@ class MicroVideoConfig(Stage):
     min_leaf: PositiveInt = 200
     folds: PositiveInt = 4
     """Of the validation users, where their pairs are both counted and learned from."""
-    recent_weight: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0)
+    recent_weight: tuple[float, ...] = (3.0, 10.0, 30.0, 100.0)
     """Of popularity among the validation pairs, added to the walk."""
+    shift_backoff: tuple[float, ...] = (1.0, 3.0)
+    shift_power: tuple[float, ...] = (0.5, 1.0)
+    """Of the correction of the prior (``study.prior_shift``)."""
+
+    numbering_power: tuple[float, ...] = (1.0, 2.0, 4.0)
+    """Of a video's number; shows what the numbering gives away."""
 
     rerank_pool: PositiveInt = 60
     rerank_weight: tuple[float, ...] = (0.9, 0.7, 0.5)
@@ -77,8 +83,8 @@ def smoke_settings() -> MicroVideoConfig:
         rp3_neighbours=(100,),
         rp3_beta=(0.0,),
         ials_factors=8,
-        ials_unobserved=(0.03,),
-        ials_reg=(0.003,),
+        ials_alpha=(20.0,),
+        ials_reg=(1.0,),
         ials_iterations=3,
         ease_reg=(30.0,),
         walk_decay=(1.0,),
@@ -94,6 +100,9 @@ def smoke_settings() -> MicroVideoConfig:
         min_leaf=20,
         folds=2,
         recent_weight=(1.0, 3.0),
+        shift_backoff=(1.0,),
+        shift_power=(0.5,),
+        numbering_power=(1.0,),
         rerank_pool=30,
         rerank_weight=(0.7,),
     )

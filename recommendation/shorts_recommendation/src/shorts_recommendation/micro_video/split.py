@@ -4,9 +4,9 @@ In: ``MicroVideos``. Out: ``Split``: train as csr [U, V], one query a validation
 watched video each), content features f32[V, D].
 
 What the shape of the set means: an ordinary account has one to three train rows and exactly one
-pair in validation *or* test, never both. About a hundred heavy accounts hold most train rows, spread
-over the catalogue almost at random. There are no times, so nothing can be cut by time here: the
-published split is what the published figures stand on, and it is taken as it is.
+pair in validation *or* test, never both. About a hundred heavy accounts hold most train rows,
+spread over the catalogue almost at random. There are no times, so nothing can be cut by time here:
+the published split is what the published figures stand on, and it is taken as it is.
 
 ``generated_set`` imitates all of that, drift between train and the rest included, for tests.
 
@@ -87,7 +87,7 @@ def make_split(videos: MicroVideos, *, heavy_rows: int, audio_weight: float) -> 
 
 
 def matrix_of(pairs: Pairs, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """csr f32[U, V] of ones."""
+    """A csr f32[U, V] of ones."""
     ones = np.ones(len(pairs), dtype=np.float32)
     return sparse.csr_matrix((ones, (pairs.user_idx, pairs.video_idx)), shape=shape)
 

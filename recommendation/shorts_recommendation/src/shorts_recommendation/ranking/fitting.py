@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ml_platform.evaluation.progress import Progress, Silent
-from shorts_recommendation.config import Config
+from shorts_recommendation.config import Config, RankingConfig
 from shorts_recommendation.features import TrainingRows
 from shorts_recommendation.log import Catalogue, ImpressionLog, Windows
 from shorts_recommendation.ranking.calibration import Calibration, fit_calibration
@@ -29,6 +29,9 @@ from shorts_recommendation.ranking.window_batches import Scales, WindowLoader, f
 
 TRAIN_CONTEXT = 32
 """Rows before the first target of a later window in training: a quarter of it is read twice."""
+
+STEPS = 80
+"""Fewest steps of an epoch, where the log has room for them."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,9 @@ def fit_transformer(
     scales = fit_scales(sequences, learn, seed=seed)
     network = _network(catalogue, sequences, learn, label, config, seed)
     context = config.state.history_length
-    tokens = ranking.batch_size * ranking.window
     epochs = train(
         network,
-        WindowLoader(
-            sequences,
-            cut_windows(sequences, learn, window=ranking.window, context=min(TRAIN_CONTEXT, ranking.window // 2)),
-            catalogue.content,
-            scales,
-            tokens=tokens,
-            seed=seed,
-        ),
+        _training_loader(sequences, learn, catalogue, scales, ranking, seed),
         _scoring_loader(sequences, check, catalogue, scales, context),
         epochs=ranking.epochs,
         learning_rate=ranking.learning_rate,
@@ -109,7 +104,10 @@ def fit_transformer(
         network, catalogue, scales, label, calibration, length=context
     )
     weights, ndcg = choose_weights(
-        calibration.heads(outputs), sequence_grades(sequences)[check], sequences.session[check]
+        calibration.heads(outputs),
+        sequence_grades(sequences)[check],
+        sequences.session[check],
+        ranking.value_weights,
     )
     return Fit(ranker, network, sequences, scales, epochs, weights, ndcg)
 
@@ -182,6 +180,23 @@ def score_outputs(
     finally:
         torch.set_num_threads(before)
     return outputs[wanted]
+
+
+def _training_loader(
+    sequences: Sequences,
+    learn: np.ndarray,
+    catalogue: Catalogue,
+    scales: Scales,
+    ranking: RankingConfig,
+    seed: int,
+) -> WindowLoader:
+    """Windows of the training days; a small log is cut into smaller batches, for enough steps."""
+    context = min(TRAIN_CONTEXT, ranking.window // 2)
+    cuts = cut_windows(sequences, learn, window=ranking.window, context=context)
+    tokens = min(ranking.batch_size * ranking.window, int((cuts.end - cuts.first).sum()) // STEPS)
+    return WindowLoader(
+        sequences, cuts, catalogue.content, scales, tokens=max(tokens, 4 * context), seed=seed
+    )
 
 
 def _scoring_loader(

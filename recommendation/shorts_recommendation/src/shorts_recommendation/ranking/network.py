@@ -3,7 +3,7 @@
 In: videos, events and features of windows. Out: logits f32[..., 5] in the order of heads.TASKS.
 
     item   v = LayerNorm(W content + creator + mean tags + language + duration group + id)
-    token  x = A v + B event            x_0 is a learned start: the state of somebody new
+    token  x = A v * G event + B event      x_0 is a learned start: the state of somebody new
     state  h_t = TransformerEncoder(x_0 .. x_t)_t           4 pre-norm layers, causal
     head   z = relu(I v + R [h, user, context] + C cross + D dots(h, user; v))
            logits = O relu(U z)
@@ -13,6 +13,9 @@ penalty on attention that grows with the distance, Press et al., "Train Short, T
 with Linear Biases" (ALiBi, ICLR 2022): a state then depends on how long ago an event was and not on
 where the window was cut, so windows of 128 in training and histories of 64 in serving fit each
 other. Departure: the start token is free of the penalty.
+
+The gate ``G event`` multiplies the item by what happened: a skip can then turn a video's vector
+around, which a sum of the two would leave to be discovered by the layers above.
 
 The head is a late fusion on purpose. Everything of an item (``I v`` and the keys of ``dots``) is
 computed once per catalogue, everything of a request once per request; per candidate remain a few
@@ -147,6 +150,8 @@ class HistoryEncoder(nn.Module):
         super().__init__()
         self.item = nn.Linear(width, width)
         self.event = nn.Linear(len(EVENT_COLUMNS), width, bias=False)
+        self.gate = nn.Linear(len(EVENT_COLUMNS), width)
+        nn.init.ones_(self.gate.bias)
         self.start = nn.Parameter(torch.randn(width) * 0.05)
         # torch.relu and not "relu": the name switches on a fused path in evaluation mode that reads
         # a mask of numbers as a mask of yes and no, and silently loses the penalties (torch 2.13).
@@ -174,7 +179,8 @@ class HistoryEncoder(nn.Module):
         The mask is causal, so a padding is read by paddings only.
         """
         start = self.start.expand(len(items), 1, -1)
-        tokens = torch.cat([start, self.item(items) + self.event(events)], dim=1)
+        told = self.item(items) * self.gate(events) + self.event(events)
+        tokens = torch.cat([start, told], dim=1)
         mask = torch.from_numpy(attention_bias(tokens.shape[1], self.n_heads))
         return self.layers(tokens, mask=mask.repeat(len(items), 1, 1))
 

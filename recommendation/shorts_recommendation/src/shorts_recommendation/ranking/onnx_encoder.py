@@ -57,8 +57,9 @@ def encoder_model(encoder: HistoryEncoder, length: int) -> bytes:
     weights = {name: value.detach().numpy() for name, value in encoder.state_dict().items()}
     width = len(weights["start"])
     graph = _Graph()
+    gate = graph.linear("events", weights["gate.weight"], weights["gate.bias"])
     events = graph.linear("events", weights["event.weight"])
-    tokens = graph("Add", "items", events)
+    tokens = graph("Add", graph("Mul", "items", gate), events)
     start = graph(
         "Expand", graph.constant(weights["start"][None, None]), _start_shape(graph, width)
     )

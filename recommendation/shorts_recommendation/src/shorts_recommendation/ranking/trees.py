@@ -67,13 +67,8 @@ class TreeRanker:
         cross: np.ndarray,
     ) -> Heads:
         """Calibrated heads of candidates i32[B, C]; ``encoded`` is not read."""
-        n, c = videos.shape
-        request = tree_columns(user, context)
-        rows = np.empty((n, c, request.shape[1] + cross.shape[2]), dtype=np.float32)
-        rows[..., : request.shape[1]] = request[:, None]
-        rows[..., request.shape[1] :] = cross
-        outputs = self.outputs(rows.reshape(n * c, -1))
-        return self.calibration.heads(outputs.reshape(n, c, -1))
+        outputs = self.outputs(candidate_columns(user, context, cross))
+        return self.calibration.heads(outputs.reshape(*videos.shape, -1))
 
     def score_rows(self, sequences: Sequences, wanted: np.ndarray) -> Heads:
         """Calibrated heads of the wanted logged rows, f32[R] each."""
@@ -138,6 +133,16 @@ def fit_trees(
 def tree_columns(user: np.ndarray, context: np.ndarray) -> np.ndarray:
     """The request's columns f32[B, 36]."""
     return np.concatenate([context, user[:, PLAIN_USER]], axis=1).astype(np.float32)
+
+
+def candidate_columns(user: np.ndarray, context: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    """All columns f32[B * C, G] of candidates with cross features f32[B, C, F]."""
+    n, c, n_cross = cross.shape
+    request = tree_columns(user, context)
+    rows = np.empty((n, c, request.shape[1] + n_cross), dtype=np.float32)
+    rows[..., : request.shape[1]] = request[:, None]
+    rows[..., request.shape[1] :] = cross
+    return rows.reshape(n * c, -1)
 
 
 def row_columns(sequences: Sequences, rows: np.ndarray) -> np.ndarray:

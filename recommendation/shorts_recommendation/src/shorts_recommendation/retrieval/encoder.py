@@ -5,7 +5,7 @@ vectors of uploads f32[n, D] from their content. Whatever can be computed before
 video's summed input and its four attention logits stand in a table, so a request gathers, weighs
 and runs two small layers. Parity with the module is tested.
 
-Shapes: B requests, L history length, W width, A attention heads of a history, D vector, V videos.
+Shapes: B requests, L history length, W width, A attention heads, D vector, V videos.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from scipy.special import erf
 
 from shorts_recommendation.log import Catalogue
 from shorts_recommendation.requests import TAG_SLOTS, RequestBatch
-from shorts_recommendation.retrieval.pairs import refused_videos
 from shorts_recommendation.retrieval.training import TrainedTower
 from shorts_recommendation.retrieval.two_tower import HEADS, N_LANGUAGES, duration_group
 
@@ -35,7 +34,7 @@ class Encoder:
 
     Attributes:
         inputs: f32[V, W], summed inputs by ``video_idx``; zero where not yet encoded.
-        logits: f32[V, 2 A], their attention logits, for long views and for refused videos.
+        logits: f32[V, A], their attention logits.
         known: f32[U, W], summed attribute rows of every user.
         weights: Matrices and vectors of both towers by name.
     """
@@ -52,13 +51,9 @@ class Encoder:
         """
         w = self.weights
         length = min(len(w["recency"]), batch.recent_positive.shape[1])
-        pooled = np.empty((len(batch), 2, HEADS, self.inputs.shape[1]), dtype=np.float32)
-        events = (batch.recent_positive[:, :length], refused_videos(batch, length))
-        for which, videos in enumerate(events):
-            heads = slice(which * HEADS, (which + 1) * HEADS)
-            _pool(
-                videos, self.logits[:, heads], w["recency"][:, heads], self.inputs, pooled[:, which]
-            )
+        pooled = np.empty((len(batch), HEADS, self.inputs.shape[1]), dtype=np.float32)
+        events = batch.recent_positive[:, :length]
+        _pool(events, self.logits, w["recency"], self.inputs, pooled)
         known = self._known(batch)
         inputs = np.concatenate([pooled.reshape(len(batch), -1), known], axis=1, dtype=np.float32)
         hidden = _gelu(inputs @ w["user_hidden.weight"] + w["user_hidden.bias"])
@@ -110,7 +105,7 @@ class Encoder:
         return vectors
 
     def update(self, tower: TrainedTower, videos: np.ndarray) -> np.ndarray:
-        """Read the rows of ids and creators of these videos again; returns their vectors f32[n, D]."""
+        """Read the id and creator rows of these videos again; returns their vectors f32[n, D]."""
         parts = []
         with torch.inference_mode():
             for begin in range(0, len(videos), CHUNK):
@@ -136,7 +131,7 @@ class Encoder:
         for field in fields(self):
             if field.name != "weights":
                 np.save(folder / f"encoder_{field.name}.npy", getattr(self, field.name))
-        np.savez(folder / "encoder_weights.npz", **self.weights)
+        np.savez(folder / "encoder_weights.npz", **self.weights)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, folder: Path) -> Encoder:
@@ -169,11 +164,11 @@ def make_encoder(tower: TrainedTower, n_videos: int) -> Encoder:
     weights["creators"] = tower.creators.value.numpy().copy()
     weights["projection.mean"] = tower.projection.mean
     weights["projection.components"] = tower.projection.components
-    weights["temperature"] = np.float32(tower.model.temperature)
+    weights["temperature"] = np.array(tower.model.temperature, dtype=np.float32)
     width = tower.model.width
     return Encoder(
         inputs=np.zeros((n_videos, width), dtype=np.float32),
-        logits=np.zeros((n_videos, 2 * HEADS), dtype=np.float32),
+        logits=np.zeros((n_videos, HEADS), dtype=np.float32),
         known=known.numpy().copy(),
         weights=weights,
     )

@@ -136,18 +136,14 @@ def _collaborative(
     return None, factors, index_factors(factors.item_factors)
 
 
-def _inputs(encoder: Encoder, videos: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(encoder.inputs[np.maximum(videos, 0)])
-
-
 def tuning_queries(tower: TrainedTower, encoder: Encoder, pairs: Pairs) -> np.ndarray:
     """User vectors f32[Q, D] of the latest pairs: requests as they come, none of a test day."""
     rows = np.arange(max(0, len(pairs) - TUNING_QUERIES), len(pairs))
-    watched, refused = pairs.history[rows], pairs.refused[rows]
+    history = pairs.history[rows]
     with torch.inference_mode():
         vectors = tower.model.users(
-            (_inputs(encoder, watched), _inputs(encoder, refused)),
-            (torch.from_numpy(watched >= 0), torch.from_numpy(refused >= 0)),
+            torch.from_numpy(encoder.inputs[np.maximum(history, 0)]),
+            torch.from_numpy(history >= 0),
             tower.attributes[pairs.user_idx[rows].astype(np.int64)],
             torch.from_numpy(unit_profile(pairs.tag_profile[rows])),
         )

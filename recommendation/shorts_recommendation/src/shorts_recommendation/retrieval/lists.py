@@ -82,9 +82,9 @@ def make_lists(
 
 
 def trending_score(snapshot: CounterSnapshot) -> np.ndarray:
-    """f64[V]: decayed long-view rate times decayed volume, of the two shorter half-lives together."""
+    """f64[V]: decayed long-view rate times decayed volume, both shorter half-lives together."""
     short = slice(0, 2)
-    # Counts of a half-life h add up to about rate x h: per hour they are comparable.
+    # A longer half-life holds more: as shares of all impressions the two are comparable.
     shown = snapshot.impressions[short].astype(np.float64)
     watched = snapshot.long_views[short].astype(np.float64)
     volume = np.maximum(shown.sum(axis=1, keepdims=True), 1e-9)

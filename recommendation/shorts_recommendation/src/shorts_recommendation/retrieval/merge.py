@@ -68,60 +68,68 @@ def merge(  # type: ignore[no-untyped-def]
         videos: i32[B, C], filled with -1 beforehand.
         sources: u8[B, C], zeros.
     """
-    n_sources, most = share.shape[1], videos.shape[1]
-    cursor = np.zeros(n_sources, np.int64)
+    most = videos.shape[1]
+    cursor = np.zeros(share.shape[1], np.int64)
     tag_cursor = np.zeros(tag_choice.shape[1], np.int64)
     credit = np.zeros(tag_choice.shape[1], np.float32)
     for b in range(len(videos)):
         number = first_stamp + b
-        for v in seen[b]:
-            if v >= 0:
-                stamp[v] = number
-                place[v] = -1
-        cursor[:] = 0
-        tag_cursor[:] = 0
-        credit[:] = 0
-        n, turn, alive = 0, 0, True
+        _stamp_seen(seen[b], number, stamp, place)
+        cursor[:], tag_cursor[:], credit[:] = 0, 0, 0
+        table, n, turn, alive = tag_table[language[b]], 0, 0, True
         while n < most and alive:
             alive = False
-            row = min(turn, len(share) - 1)
-            for s in range(n_sources):
-                named = 0
-                quota = share[row, s] if turn < len(share) else max(share[row, s], 1)
-                while named < quota and n < most:
+            for s in range(len(cursor)):
+                quota = share[min(turn, len(share) - 1), s]
+                if turn >= len(share):  # refill: everybody names something
+                    quota = max(quota, 1)
+                while quota > 0 and n < most:
                     if s == tag_source:
-                        v = _next_tagged(
-                            tag_table[language[b]], tag_choice[b], tag_weight[b], tag_cursor, credit
-                        )
-                    elif cursor[s] < lists[s].shape[1]:
-                        v = lists[s][b, cursor[s]]
-                        cursor[s] += 1
+                        v = _next_tagged(table, tag_choice[b], tag_weight[b], tag_cursor, credit)
                     else:
-                        v = -1
+                        v = _next_listed(lists[s][b], cursor, s)
                     if v < 0:
                         break
                     alive = True
                     if stamp[v] == number:
                         if place[v] >= 0:
                             sources[b, place[v]] |= np.uint8(1 << s)
-                            named += 1
-                        continue
-                    if upload_s[v] > now_s[b]:
-                        continue
-                    stamp[v] = number
-                    place[v] = n
-                    videos[b, n] = v
-                    sources[b, n] = np.uint8(1 << s)
-                    n += 1
-                    named += 1
+                            quota -= 1
+                    elif upload_s[v] <= now_s[b]:
+                        stamp[v], place[v] = number, n
+                        videos[b, n], sources[b, n] = v, np.uint8(1 << s)
+                        n += 1
+                        quota -= 1
             turn += 1
-        for v in everything:
-            if n == most:
-                break
-            if stamp[v] != number and upload_s[v] <= now_s[b]:
-                stamp[v] = number
-                videos[b, n] = v
-                n += 1
+        _fill(everything, upload_s, now_s[b], number, stamp, videos[b], n)
+
+
+@numba.njit(cache=True, nogil=True)
+def _stamp_seen(seen, number, stamp, place):  # type: ignore[no-untyped-def]
+    for v in seen:
+        if v >= 0:
+            stamp[v], place[v] = number, -1
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(everything, upload_s, now_s, number, stamp, videos, n):  # type: ignore[no-untyped-def]
+    """The last resort, from place ``n`` on."""
+    for v in everything:
+        if n == len(videos):
+            return
+        if stamp[v] != number and upload_s[v] <= now_s:
+            stamp[v] = number
+            videos[n] = v
+            n += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _next_listed(names, cursor, s):  # type: ignore[no-untyped-def]
+    """The next video of a list, -1 at its end."""
+    if cursor[s] >= len(names):
+        return -1
+    cursor[s] += 1
+    return names[cursor[s] - 1]
 
 
 @numba.njit(cache=True, nogil=True)

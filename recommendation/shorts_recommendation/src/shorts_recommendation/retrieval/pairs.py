@@ -1,26 +1,25 @@
 """Training pairs of the two-tower model: what was known of a user, and the video watched through.
 
 In: the log before a moment, the catalogue. Out: ``Pairs``: N long views with the user's last L long
-views before each and the last L videos shown and not watched through (refused), newest first, and
-the tag profile of that moment. The same things stand in a ``RequestBatch`` (``recent_positive``,
-``history``, ``tag_profile``), so the tower reads in training what it reads in service. The profile is added up as ``state.py`` adds it: one decay at
-every event, then the event's signal on the tags of its video.
+views before each, newest first, the tag profile of that moment, and a video that the same user was
+shown next and refused (did not watch through). The first two stand in a ``RequestBatch``
+(``recent_positive``, ``tag_profile``), so the tower reads in training what it reads in service. The
+profile is added up as ``state.py`` adds it: one decay at every event, then the event's signal on
+the tags of its video.
 
 Shapes: N pairs, L history length, T tag slots.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numba
 import numpy as np
 
 from shorts_recommendation.log import Catalogue, ImpressionLog
-from shorts_recommendation.requests import MAX_RATIO, OUTCOMES, TAG_SLOTS, RequestBatch
+from shorts_recommendation.requests import MAX_RATIO, TAG_SLOTS
 from shorts_recommendation.state import event_signal
-
-LONG_VIEW = OUTCOMES.index("long_view")
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,8 @@ class Pairs:
         timestamp: i64[N].
         history: i32[N, L], long views strictly before, newest first, -1 padded.
         tag_profile: f32[N, T], before the event.
-        refused: i32[N, L], shown before and not watched through, newest first, -1 padded.
-        rejected: i32[N], the next video after it that the same user refused; -1 where there is
-            none. A negative for the loss, and not one that the history gives away.
+        rejected: i32[N], the next video after it that the same user was shown and did not watch
+            through; -1 where there is none. A negative for the loss.
     """
 
     user_idx: np.ndarray
@@ -43,11 +41,14 @@ class Pairs:
     timestamp: np.ndarray
     history: np.ndarray
     tag_profile: np.ndarray
-    refused: np.ndarray
     rejected: np.ndarray
 
     def __len__(self) -> int:
         return len(self.user_idx)
+
+    def take(self, rows: np.ndarray | slice) -> Pairs:
+        """The pairs at these positions."""
+        return Pairs(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 def training_pairs(
@@ -89,25 +90,23 @@ def training_pairs(
         log.timestamp[wanted],
         np.full((len(wanted), length), -1, dtype=np.int32),
         np.zeros((len(wanted), TAG_SLOTS), dtype=np.float32),
-        np.full((len(wanted), length), -1, dtype=np.int32),
         np.full(len(wanted), -1, dtype=np.int32),
     )
     _walk(
         log.user_idx[:end],
         log.video_idx[:end],
-        log.long_view[:end].astype(np.int64),
+        log.long_view[:end],
         _signals(log, catalogue, end),
         catalogue.tags,
         place,
         np.float32(decay),
-        np.full((2, n_users, length), -1, dtype=np.int32),
-        np.zeros((2, n_users), dtype=np.int64),
+        np.full((n_users, length), -1, dtype=np.int32),
+        np.zeros(n_users, dtype=np.int64),
         np.zeros((n_users, TAG_SLOTS), dtype=np.float32),
         np.full(n_users, -1, dtype=np.int64),
         np.full(len(wanted), -1, dtype=np.int64),
         pairs.history,
         pairs.tag_profile,
-        pairs.refused,
         pairs.rejected,
     )
     return pairs
@@ -142,59 +141,34 @@ def _walk(  # type: ignore[no-untyped-def]
     earlier,
     history,
     profile,
-    refused,
     rejected,
 ):
-    """One pass over the events: ``ring`` i32[2, U, L] holds refused and watched videos so far.
+    """One pass over the events: ``ring`` i32[U, L] holds each user's long views so far.
 
     ``waiting`` is the user's last pair without a rejected video, ``earlier`` links it to those
     before: the next refused video is given to all of them.
     """
-    length = ring.shape[2]
+    length = ring.shape[1]
     for row in range(len(user)):
-        u, v, kind = user[row], video[row], long_view[row]
+        u, v = user[row], video[row]
         pair = place[row]
         if pair >= 0:
-            for back in range(min(written[1, u], length)):
-                history[pair, back] = ring[1, u, (written[1, u] - 1 - back) % length]
-            for back in range(min(written[0, u], length)):
-                refused[pair, back] = ring[0, u, (written[0, u] - 1 - back) % length]
+            for back in range(min(written[u], length)):
+                history[pair, back] = ring[u, (written[u] - 1 - back) % length]
             profile[pair] = live[u]
             earlier[pair] = waiting[u]
             waiting[u] = pair
-        elif kind == 0:
-            pair = waiting[u]
-            while pair >= 0:
-                rejected[pair] = v
-                pair = earlier[pair]
-            waiting[u] = -1
         live[u] *= decay
         for column in range(tags.shape[1]):
             tag = tags[v, column]
             if tag >= 0:
                 live[u, tag] += signal[row]
-        ring[kind, u, written[kind, u] % length] = v
-        written[kind, u] += 1
-
-
-def refused_videos(batch: RequestBatch, length: int) -> np.ndarray:
-    """The last ``length`` videos of a batch's histories that were not watched through.
-
-    i32[B, length], newest first, -1 padded: what ``Pairs.refused`` is in training, as far back as
-    the history of the state goes.
-    """
-    target = np.full((len(batch), length), -1, dtype=np.int32)
-    _newest_refused(batch.history, batch.history_outcomes, LONG_VIEW, target)
-    return target
-
-
-@numba.njit(cache=True, nogil=True)
-def _newest_refused(history, outcomes, column, target):  # type: ignore[no-untyped-def]
-    for b in range(len(history)):
-        n = 0
-        for place in range(history.shape[1] - 1, -1, -1):
-            if n == target.shape[1] or history[b, place] < 0:
-                break
-            if outcomes[b, place, column] == 0:
-                target[b, n] = history[b, place]
-                n += 1
+        if long_view[row]:
+            ring[u, written[u] % length] = v
+            written[u] += 1
+        else:
+            pair = waiting[u]
+            while pair >= 0:
+                rejected[pair] = v
+                pair = earlier[pair]
+            waiting[u] = -1

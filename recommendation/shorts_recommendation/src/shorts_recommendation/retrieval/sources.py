@@ -37,6 +37,7 @@ from shorts_recommendation.retrieval.fresh import FreshPool, make_pool
 from shorts_recommendation.retrieval.index import Measured, VideoIndex
 from shorts_recommendation.retrieval.lists import SnapshotLists, make_lists
 from shorts_recommendation.retrieval.merge import merge, shares, similarities
+from shorts_recommendation.retrieval.training import TrainedTower
 
 TAGS = SOURCES.index("tags")
 
@@ -102,7 +103,7 @@ class Retriever:
         self._bins = np.zeros(BINS + 1, dtype=np.int32)
         self._touched = np.zeros(0, dtype=np.int32)
 
-    # --- once a snapshot -----------------------------------------------------------------------------
+    # --- once a snapshot ---
 
     def prepare(self, snapshot: CounterSnapshot) -> None:
         """Make what depends on the moment alone; does nothing for the snapshot of the last call.
@@ -131,6 +132,12 @@ class Retriever:
         self.indexed_until_s = max(self.indexed_until_s, int(now_s))
         return len(new)
 
+    def sync(self, tower: TrainedTower, videos: np.ndarray) -> None:
+        """Take over the id rows of these videos from a tower that went on learning."""
+        videos = videos[self.catalogue.upload_s[videos] <= self.indexed_until_s]
+        self.vectors[videos] = self.encoder.update(tower, videos)
+        self.index.replace(self.vectors[videos], videos)
+
     def add_videos(self, catalogue: Catalogue) -> None:
         """Take a catalogue with more videos at its end; what was there must be unchanged.
 
@@ -152,7 +159,7 @@ class Retriever:
         self._lists = None
         self._make_scratch()
 
-    # --- a micro-batch -------------------------------------------------------------------------------
+    # --- a micro-batch ---
 
     def user_vectors(self, batch: RequestBatch) -> np.ndarray:
         """User vectors f32[B, D]."""
@@ -182,16 +189,25 @@ class Retriever:
         Raises:
             RuntimeError: Before the first ``prepare``.
         """
-        if self._lists is None or self._pool is None:
+        if self._lists is None:
             raise RuntimeError("no snapshot yet: call prepare(snapshot) first")
-        depth = int(self.config.search_depth * self.config.vector_quota)
         return (
-            self.index.search(queries, depth),
+            self.nearest(queries),
             self.collaborative(batch.recent_positive),
             np.zeros((len(batch), 0), dtype=np.int32),
             self._lists.trending[self._language(batch)],
-            self._pool.propose(batch.user_idx, queries, 2 * self.config.fresh_quota),
+            self.fresh(batch, queries),
         )
+
+    def nearest(self, queries: np.ndarray) -> np.ndarray:
+        """Videos i32[B, M] of largest product with user vectors f32[B, D]."""
+        return self.index.search(queries, int(self.config.search_depth * self.config.vector_quota))
+
+    def fresh(self, batch: RequestBatch, queries: np.ndarray) -> np.ndarray:
+        """Fresh uploads i32[B, M]."""
+        if self._pool is None:
+            raise RuntimeError("no snapshot yet: call prepare(snapshot) first")
+        return self._pool.propose(batch.user_idx, queries, 2 * self.config.fresh_quota)
 
     def collaborative(self, recent: np.ndarray) -> np.ndarray:
         """Videos i32[B, M] from the last long views i32[B, H], newest first."""
@@ -260,7 +276,7 @@ class Retriever:
         if self._pool is not None:
             self._pool.spend(np.asarray(videos))
 
-    # --- on disk ---------------------------------------------------------------------------------
+    # --- on disk ---
 
     def save(self, folder: Path) -> None:
         """Write plain arrays; the catalogue is the bundle's own and is not written."""

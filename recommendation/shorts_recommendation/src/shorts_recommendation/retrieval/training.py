@@ -98,7 +98,7 @@ def train_two_tower(
     rng = np.random.default_rng(seed)
     started = time.perf_counter()
     tower = _new_tower(catalogue, users, config, until_s, seed)
-    batches = _Batches(pairs, catalogue, tower, config, until_s, rng)
+    batches = TowerBatches(pairs, catalogue, tower, config, until_s, rng)
     optimiser = torch.optim.AdamW(tower.model.parameters(), lr=config.learning_rate)
     total = config.epochs * batches.per_epoch
     done = 0
@@ -137,8 +137,11 @@ def _new_tower(
     )
 
 
-class _Batches:
-    """Batches of pairs and one training step on each; also used by incremental training."""
+class TowerBatches:
+    """Batches of pairs, and one training step on each; incremental training uses them too.
+
+    ``touched`` bool[V] says whose id rows a step has read, and so changed.
+    """
 
     def __init__(
         self,
@@ -152,10 +155,15 @@ class _Batches:
         self.pairs, self.tower, self.config, self.rng = pairs, tower, config, rng
         self.upload_s = torch.from_numpy(catalogue.upload_s.astype(np.int64))
         self.existing = np.flatnonzero(catalogue.upload_s < until_s)
-        counts = np.bincount(pairs.video_idx, minlength=len(catalogue))
-        self.share = torch.from_numpy((counts / max(1, len(pairs))).astype(np.float32))
+        self.share = torch.zeros(len(catalogue))
+        self.set_share(np.bincount(pairs.video_idx, minlength=len(catalogue)))
+        self.touched = np.zeros(len(catalogue), dtype=np.bool_)
         self.size = min(config.batch_size, len(pairs))
         self.per_epoch = max(1, len(pairs) // self.size)
+
+    def set_share(self, counts: np.ndarray) -> None:
+        """Counts of positives [V] that the probability of an in-batch draw is read from."""
+        self.share = torch.from_numpy((counts / max(1, counts.sum())).astype(np.float32))
 
     def epoch(self) -> list[np.ndarray]:
         """Rows of every batch, shuffled; what does not fill a batch waits for another epoch."""
@@ -165,18 +173,17 @@ class _Batches:
     def train(
         self, rows: np.ndarray, optimiser: torch.optim.Optimizer | None, row_rate: float
     ) -> float:
-        """One step on these pairs; without an optimiser only rows of ids and creators learn."""
+        """One step on these pairs; without an optimiser only the rows of ids learn."""
         tower = self.tower
         positive = torch.from_numpy(self.pairs.video_idx[rows].astype(np.int64))
         drawn = self.rng.integers(0, len(self.existing), self.config.n_uniform)
         uniform = torch.from_numpy(self.existing[drawn])
         history = torch.from_numpy(self.pairs.history[rows].astype(np.int64))
         rejected = torch.from_numpy(self.pairs.rejected[rows].astype(np.int64))
-        refused = torch.from_numpy(self.pairs.refused[rows].astype(np.int64))
-        history = torch.stack([history, refused])
         asked = [positive, uniform, rejected, history.flatten()]
         videos, place = torch.unique(torch.cat(asked).clamp_min(0), return_inverse=True)
         makers, maker = torch.unique(tower.columns.creator[videos], return_inverse=True)
+        self.touched[videos.numpy()] = True
         ids, creators = tower.ids.leaf(videos), tower.creators.leaf(makers)
         kept = torch.from_numpy(self.rng.random(len(videos)) >= self.config.id_dropout)
         id_rows = ids * kept[:, None]
@@ -187,9 +194,10 @@ class _Batches:
         loss.backward()
         if optimiser is not None:
             optimiser.step()
-        for table, where, leaf in ((tower.ids, videos, ids), (tower.creators, makers, creators)):
-            if leaf.grad is not None:
-                table.step(where, leaf.grad, row_rate)
+        if ids.grad is not None:
+            tower.ids.step(videos, ids.grad, row_rate)
+        if optimiser is not None and creators.grad is not None:
+            tower.creators.step(makers, creators.grad, row_rate)
         return loss.item()
 
     def _loss(
@@ -207,8 +215,8 @@ class _Batches:
         users = self.pairs.user_idx[rows].astype(np.int64)
         events = torch.nn.functional.embedding(place[2 * n + m :].view_as(history), inputs)
         query = model.users(
-            (events[0], events[1]),
-            (history[0] >= 0, history[1] >= 0),
+            events,
+            history >= 0,
             self.tower.attributes[users],
             torch.from_numpy(unit_profile(self.pairs.tag_profile[rows])),
         )

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Body, FastAPI, Request
+from fastapi import APIRouter, Body, FastAPI, Query, Request
 from starlette.responses import Response
 
 from ml_platform.serving.clock import MAX_LEAD_S
@@ -35,9 +34,11 @@ from ml_platform.serving.service import JsonRoute, create_service, problem_respo
 from shorts_recommendation.serving import schemas
 from shorts_recommendation.serving.computing import FeedAnswer, FeedAsk
 from shorts_recommendation.serving.engine import FeedEngine
+from shorts_recommendation.serving.hot_route import HotRoute
 from shorts_recommendation.serving.protocol import Recommender
 from shorts_recommendation.serving.queries import query_parameters, read_query
 from shorts_recommendation.serving.records import logged_event, logged_upload
+from shorts_recommendation.serving.sampling import sample, threads_cpu_s
 from shorts_recommendation.serving.settings import FeedMetrics, ServingSettings
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,9 @@ API_VERSION = "1.0.0"
 MAX_IN_FLIGHT = 1024
 """The ladder sheds load long before; this bounds memory."""
 _DESCRIPTION = (
-    "The next short videos of a user, prefetched and invalidated by what the user does. Refusals are "
-    'always `{"detail": [{"field", "reason", "value"}]}`. An answer with `degraded: true` came from '
-    "a fallback; `degradations` says which stage and why."
+    "The next short videos of a user, prefetched and invalidated by what the user does. Refusals "
+    'are always `{"detail": [{"field", "reason", "value"}]}`. An answer with `degraded: true` came '
+    "from a fallback; `degradations` says which stage and why."
 )
 
 router = APIRouter(route_class=JsonRoute)
@@ -85,6 +86,7 @@ def create_app(recommender: Recommender, settings: ServingSettings) -> FastAPI:
         max_in_flight=MAX_IN_FLIGHT,
     )
     app.include_router(router)
+    app.router.routes.insert(0, HotRoute("/v1/feed", feed))
     return app
 
 
@@ -102,6 +104,7 @@ async def feed(request: Request) -> Response:
     """The next videos of a user, in the order of play; asking again without events is safe."""
     engine = _ready(request)
     query = read_query(request, schemas.FeedQuery)
+    engine.see_other_workers()
     ask = FeedAsk(
         *(query.user_id, query.k, tuple(query.holding), query.cache == "on"),
         request.state.started,
@@ -129,6 +132,7 @@ async def post_events(
     engine = _ready(request)
     batch = isinstance(body, schemas.EventBatch)
     events = body.events if isinstance(body, schemas.EventBatch) else [body]
+    engine.see_other_workers()
     _refuse_impossible(engine, events, batch)
     for user_id in {e.user_id for e in events} & engine.users.evicted:
         await engine.bring_back(user_id)
@@ -178,8 +182,17 @@ async def post_upload(request: Request, upload: schemas.Upload) -> Response:
 
 
 @router.get("/v1/operations", tags=["operations"], response_model=dict[str, Any])
-async def operations(request: Request, ids: bool = False) -> Response:
-    """Processor seconds so far, lines and lags; with ``ids`` all user and video ids, for a load."""
+async def operations(
+    request: Request,
+    ids: bool = False,
+    time_reads: bool = False,
+    sample_s: Annotated[float, Query(ge=0, le=30, allow_inf_nan=False)] = 0.0,
+) -> Response:
+    """Processor seconds so far, lines and lags.
+
+    With ``ids`` all user and video ids, for a load; with ``time_reads`` what states cost from here
+    and from the store; with ``sample_s`` where the threads spend the next seconds.
+    """
     engine: FeedEngine = request.app.state.engine
     found = {
         "cpu_s": time.process_time(),
@@ -191,21 +204,14 @@ async def operations(request: Request, ids: bool = False) -> Response:
         "stream_lag": max(0, engine.applied_seq - engine.consumer.applied_seq),
         **engine.describe(),
     }
+    if time_reads:
+        found["reads"] = await asyncio.to_thread(engine.time_state_reads)
+    if sample_s:
+        found["samples"] = await asyncio.to_thread(sample, sample_s)
     if ids:
         found["user_ids"] = engine.recommender.users.user_ids
         found["video_ids"] = engine.recommender.catalogue.video_ids
     return OrjsonResponse(found)
-
-
-def threads_cpu_s() -> dict[str, float]:
-    """Processor seconds by thread of this process; empty where the system does not tell."""
-    if not hasattr(time, "pthread_getcpuclockid"):
-        return {}
-    return {
-        thread.name: time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
-        for thread in threading.enumerate()
-        if thread.ident is not None
-    }
 
 
 def _ready(request: Request) -> FeedEngine:

@@ -1,8 +1,9 @@
 """Micro-batching: requests of several users share one call of the models.
 
-In: jobs, submitted on the event loop. Out: a future for each. One thread computes. While it is busy,
-jobs gather; when it is free it takes all of them, up to ``max_batch``. Only a thread that was idle
-waits ``wait_ms`` for company: under load there is none to wait for, it is in the line already.
+In: jobs, submitted on the event loop. Out: a future for each. One thread computes. While it is
+busy, jobs gather; when it is free it takes all of them, up to ``max_batch``. Only a thread that
+was idle waits ``wait_ms`` for company: under load there is none to wait for, it is in the line
+already.
 
 A job that has become pointless (its request was answered by a fallback meanwhile) is dropped before
 it is computed: under overload a line of such jobs would otherwise keep every later one late.
@@ -148,7 +149,9 @@ class Batcher(Generic[J, R]):
             return None
 
     def _take(self) -> list[Job[J, R]]:
-        now, jobs, late = time.perf_counter(), [], []
+        now = time.perf_counter()
+        jobs: list[Job[J, R]] = []
+        late: list[Job[J, R]] = []
         while self._jobs and len(jobs) < self._max_batch:
             job = self._jobs.popleft()
             (jobs if job.expires_s > now else late).append(job)
@@ -162,7 +165,7 @@ class Batcher(Generic[J, R]):
         begin = time.perf_counter()
         try:
             results = self._work(tasks)
-        except Exception as error:  # noqa: BLE001 - the boundary to the models: every waiter gets it
+        except Exception as error:
             if jobs:
                 self._loop.call_soon_threadsafe(_fail, jobs, error)
             else:

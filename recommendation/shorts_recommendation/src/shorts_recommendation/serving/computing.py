@@ -16,7 +16,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,7 @@ class SlateComputer:
         """Histories encoded so far: once for each event that a feed followed."""
         return self._encodings.encoded
 
-    # --- one request, on the loop ------------------------------------------------------------------
+    # --- one request, on the loop ----------------------------------------------------------------
 
     async def answer(self, ask: FeedAsk) -> FeedAnswer:
         """The next videos of a user."""
@@ -168,10 +168,8 @@ class SlateComputer:
         cold = row == self._engine.users.stranger
         return FeedAnswer("computed", slate.slate_id, slate.version, ids, items, cold, stages)
 
-    def _job(
-        self, ask: FeedAsk, row: int, stages: RequestStages
-    ) -> Job[_Task, CachedSlate] | None:
-        """A place in the line, shared with who asks for the same; None when the line is too long."""
+    def _job(self, ask: FeedAsk, row: int, stages: RequestStages) -> Job[_Task, CachedSlate] | None:
+        """A place in the line, shared by equal requests; None when the line is too long."""
         engine, version = self._engine, int(self._engine.users.version[row])
         shared = self._inflight.get(row) if ask.cached and not ask.holding else None
         if shared is not None and shared[0] == version and not shared[1].future.done():
@@ -234,7 +232,7 @@ class SlateComputer:
         cold = row == engine.users.stranger
         return FeedAnswer("trending", "trending", version, ids, items, cold, stages)
 
-    # --- the cache and its copy in the store --------------------------------------------------------
+    # --- the cache and its copy in the store -----------------------------------------------------
 
     def invalidated(self, row: int) -> None:
         """The row's state has moved on: what is cached is stale, and worth computing ahead."""
@@ -279,7 +277,8 @@ class SlateComputer:
 
     def _read_stored(self, user_id: int) -> bytes | None:
         key = f"{self._engine.prefix}slate:{user_id}"
-        return self._engine.store.call(lambda client: client.get(key))  # type: ignore[return-value,arg-type]
+        blob = self._engine.store.call(lambda client: client.get(key))
+        return blob if isinstance(blob, bytes) else None
 
     def _keep(self, tasks: Sequence[_Task], slates: Sequence[CachedSlate]) -> None:
         """On the loop: a computed slate goes into the cache, and behind it to the store."""
@@ -294,7 +293,7 @@ class SlateComputer:
                 ttl_s = int(engine.config.slate_ttl_s)
                 engine.behind.put(f"{engine.prefix}slate:{user_id}", slate.to_blob(), ttl_s)
 
-    # --- the models, on the computing thread --------------------------------------------------------
+    # --- the models, on the computing thread -----------------------------------------------------
 
     def _spare(self, n: int) -> list[_Task]:
         """Slates that an event has made stale and nobody has asked for yet."""
@@ -358,4 +357,3 @@ class SlateComputer:
         for i, videos in enumerate(held):
             recent[i, : len(videos)] = videos
         return recent
-

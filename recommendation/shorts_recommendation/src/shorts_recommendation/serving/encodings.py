@@ -1,7 +1,7 @@
 """Histories encoded once for each event: the transformer's output by user, kept until it moves on.
 
-In: rows, the versions of their states, and the batch. Out: f32[B, d]. Only rows whose state has moved
-since are encoded; the counter `encoded` says how many. For one thread, that of the models.
+In: rows, the versions of their states, and the batch. Out: f32[B, d]. Only rows whose state has
+moved since are encoded; the counter `encoded` says how many. For one thread, that of the models.
 """
 
 from __future__ import annotations

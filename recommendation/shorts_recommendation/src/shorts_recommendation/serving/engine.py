@@ -16,11 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from ml_platform.serving.clock import ServerClock
 from ml_platform.serving.event_log import AppendResult, EventLog, LoggedEvent, StoredEvent
@@ -31,6 +36,7 @@ from shorts_recommendation.serving.computing import SlateComputer
 from shorts_recommendation.serving.protocol import Recommender
 from shorts_recommendation.serving.records import UploadRecord, read_record
 from shorts_recommendation.serving.settings import FeedMetrics, ServingSettings
+from shorts_recommendation.serving.shared import SharedSeq
 from shorts_recommendation.serving.slates import SlateCache
 from shorts_recommendation.serving.stream import Consumer, Publisher
 from shorts_recommendation.serving.trending import LiveTrends
@@ -87,11 +93,19 @@ class FeedEngine:
             self.log.close()
             raise
         self.prefix = f"shorts:{recommender.version}:{self.log.log_id}:"
-        self.requests = RequestLog(settings.data_dir / REQUEST_LOG, count=metrics.request_logged)
+        self.shared = SharedSeq(
+            settings.data_dir / "committed.bin", settings.workers, settings.worker
+        )
+        log_name = f"requests-{settings.worker}.jsonl" if settings.worker else REQUEST_LOG
+        self.requests = RequestLog(settings.data_dir / log_name, count=metrics.request_logged)
         self.behind = WriteBehind(self.store, self._store_failed("write"))
         self.computer = SlateComputer(self)
         self.consumer = Consumer(
-            self.store, f"{self.prefix}events", group=GROUP, name="server", handle=self._consume
+            self.store,
+            f"{self.prefix}events",
+            group=f"{GROUP}-{settings.worker}",  # counters are a process's own: each reads all
+            name="server",
+            handle=self._consume,
         )
         self.publisher = Publisher(
             self.log,
@@ -162,7 +176,12 @@ class FeedEngine:
                     result.seq,
                     StoredEvent(result.seq, record.event_id, record.received_at, record.body),
                 )
-        uploads = self._apply(list(new.values()))
+        last = max(result.seq for result in results)
+        self.shared.publish(last)
+        if min(new, default=last) == self.applied_seq + 1:
+            uploads = self._apply(list(new.values()))
+        else:  # another worker's events stand between: take all from the log, in its order
+            uploads = self.catch_up()
         self.publisher.wake()
         if not uploads:
             done.set_result(results)
@@ -171,6 +190,20 @@ class FeedEngine:
         added.add_done_callback(
             lambda future: self.loop.call_soon_threadsafe(_finish_upload, future, done, results)
         )
+
+    def catch_up(self) -> list[UploadRecord]:
+        """Apply what other workers have logged; on the loop. Returns their uploads, not yet added."""
+        uploads: list[UploadRecord] = []
+        while stored := self.log.read(self.applied_seq, REPLAY_BATCH):
+            uploads += self._apply(stored)
+        return uploads
+
+    def see_other_workers(self) -> None:
+        """Before a feed: with several workers, the states first become those of the whole log."""
+        if self.shared.latest() > self.applied_seq:
+            for upload in self.catch_up():
+                self.computer.batcher.run_alone(partial(self.add_video, upload))
+            self.publisher.wake()
 
     def _apply(self, stored: Sequence[StoredEvent]) -> list[UploadRecord]:
         """Apply watch events; returns the uploads among the records, which need the models."""
@@ -250,6 +283,7 @@ class FeedEngine:
             "videos": len(self.video_idx),
             "users": self.users.n_known,
             "store": self.store.kind,
+            "pid": os.getpid(),
             "applied_seq": self.applied_seq,
             "published_seq": self.publisher.published_seq,
             "consumed_seq": self.consumer.applied_seq,
@@ -267,6 +301,26 @@ class FeedEngine:
             return float("nan")
         return float(used["used_cpu_sys"]) + float(used["used_cpu_user"])  # type: ignore[index]
 
+    def time_state_reads(self, n_users: int = 16, repeats: int = 200) -> dict[str, float]:
+        """Microseconds for the states of n users: from the arrays here, and as blobs by MGET.
+
+        The blobs still have to be unpacked into arrays; that is not counted.
+        """
+        rows = np.arange(min(n_users, self.users.n_known))
+        keys = [f"{self.prefix}timing:{row}" for row in rows]
+        blobs = [self.users.pack(self.users.user_of(int(row)) or 0) or b"" for row in rows]
+        now_s = self.clock.now()
+        try:
+            self.store.call(
+                lambda client: client.mset(dict(zip(keys, blobs, strict=True)))  # type: ignore[arg-type]
+            )
+            stored = _median_us(lambda: self.store.call(lambda c: c.mget(keys)), repeats)
+            self.store.call(lambda client: client.unlink(*keys))
+        except StoreUnavailableError:
+            stored = float("nan")
+        here = _median_us(lambda: self.users.batch(rows, now_s), repeats)
+        return {"in_process_us": here, "mget_us": stored, "blob_bytes": float(len(blobs[0]))}
+
     def close(self) -> None:
         """Stop threads, close log and store."""
         self._stop.set()
@@ -278,16 +332,20 @@ class FeedEngine:
         self.requests.close()
         self.log.close()
         self.store.close()
+        self.shared.close()
 
     def _keep(self) -> None:
         """Background: replay the log once, then look after the store and the counters' clock."""
         self._replay()
         self.consumer.start_at(self.applied_seq)
         self.consumer.start()
-        self.publisher.start()
+        if self.settings.worker == 0:
+            self.publisher.start()
         self._caught_up = True
         while not self._stop.wait(self.settings.refresh_s):
             self.store.revive()
+            if self.shared.latest() > self.applied_seq:
+                self.loop.call_soon_threadsafe(self.see_other_workers)
             self.trends.advance(self.clock.now())
             self.metrics.stream_lag.set(max(0, self.applied_seq - self.consumer.applied_seq))
 
@@ -308,6 +366,15 @@ class FeedEngine:
     def _uploads(self, stored: Sequence[StoredEvent]) -> list[UploadRecord]:
         records = [read_record(event, self.video_idx) for event in stored]
         return [r for r in records if isinstance(r, UploadRecord)]
+
+
+def _median_us(function: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times)) * 1e6
 
 
 def _finish_upload(

@@ -1,11 +1,10 @@
 """The service under load: one process serves, another one asks, on the same machine.
 
-In: a bundle's folder, a rate, and whether answers may come from the cache. Out: latency as clients
-see it (open loop, Poisson arrivals, from the scheduled moment), who answered, milliseconds by stage,
-processor time by process.
+In: a bundle's folder, a rate, and whether answers may come from the cache. Out: latency as
+clients see it (open loop, Poisson arrivals, from the scheduled moment), who answered,
+milliseconds by stage, processor time by process.
 
-The client is `ml_platform.serving.load_test` in a process of its own, so that this one's threads do
-not disturb it; it writes what came back as JSON.
+The client is a process of its own (`load_client`), so that this one's threads do not disturb it.
 """
 
 from __future__ import annotations
@@ -14,17 +13,15 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ml_platform.serving.load_test import LoadPlan, LoadReport, send_load, summarise
+from ml_platform.serving.load_test import LoadReport
 from ml_platform.serving.server_process import (
     ServerProcess,
     free_port,
@@ -32,12 +29,11 @@ from ml_platform.serving.server_process import (
     server_environment,
 )
 from shorts_recommendation.config import ServingConfig
+from shorts_recommendation.serving.load_client import get_json
 from shorts_recommendation.serving.traffic import Traffic, TrafficPlan
 
 WARMUP_S = 3.0
 PREFILL_QPS = 150.0
-TIMEOUT_S = 5.0
-MAX_CONNECTIONS = 512
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,7 @@ class LoadSession:
         stages: By stage, over the feeds that ran it. Stages of the models are of a whole batch.
         cpu_share: Processor seconds for each second, by process: server, store, client.
         batch_mean: Requests that shared a call of the models, mean over the feeds computed.
+        threads: Processor seconds for each second, by thread of the server; empty where unknown.
     """
 
     load: LoadReport
@@ -74,6 +71,7 @@ class LoadSession:
     stages: dict[str, Quantiles]
     cpu_share: dict[str, float]
     batch_mean: float = 0.0
+    threads: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,13 +87,18 @@ class Served:
 
 @contextmanager
 def serving(
-    bundle: Path, config: ServingConfig | None = None, *, command: Sequence[str] | None = None
+    bundle: Path,
+    config: ServingConfig | None = None,
+    *,
+    workers: int = 1,
+    command: Sequence[str] | None = None,
 ) -> Iterator[Served]:
     """Serves a bundle on a free loopback port, in a process of its own; stops it afterwards.
 
     Args:
         bundle: Its folder.
         config: Replaces the bundle's serving configuration.
+        workers: Processes. Processor time and threads are those of one of them.
         command: Another program with the same arguments ``--port`` and ``--data-dir``.
 
     Raises:
@@ -103,16 +106,26 @@ def serving(
     """
     with tempfile.TemporaryDirectory(prefix="shorts-serving-") as scratch:
         folder = Path(scratch)
-        port = free_port()
         module = (sys.executable, "-m", "shorts_recommendation.serving.run", str(bundle))
-        arguments = [*(command or module), "--port", str(port), "--data-dir", str(folder / "data")]
+        arguments = [*(command or module), "--data-dir", str(folder / "data")]
+        if workers > 1:
+            arguments += ["--workers", str(workers)]
         if config is not None:
             arguments += ["--serving", config.model_dump_json()]
-        with running_server(arguments, port, output=folder / "server.log") as process:
+        with running_command(arguments, folder) as process:
             ids = get_json(f"{process.url}/v1/operations?ids=true")
             yield Served(
                 process, np.array(ids["user_ids"]), np.array(ids["video_ids"]), folder / "data"
             )
+
+
+@contextmanager
+def running_command(command: Sequence[str], folder: Path) -> Iterator[ServerProcess]:
+    """Any server that takes ``--port``, on a free one; its output goes into the folder."""
+    port = free_port()
+    arguments = [*command, "--port", str(port)]
+    with running_server(arguments, port, output=folder / "server.log") as process:
+        yield process
 
 
 def load_session(
@@ -184,21 +197,12 @@ def sweep(
 
 
 def holds(session: LoadSession, p50_ms: float, p99_ms: float) -> bool:
-    """Whether all were answered, in full, within the limits, by a client that was not late itself."""
+    """Whether all were answered, in full, and within both limits."""
     load = session.load
     if load.p50_ms is None or load.p99_ms is None:
         return False
     in_time = load.p50_ms < p50_ms and load.p99_ms < p99_ms
     return in_time and load.error_rate == 0 and session.degraded_share == 0
-
-
-def get_json(url: str) -> Any:
-    """The body of a GET."""
-    with urllib.request.urlopen(url, timeout=10.0) as response:
-        return json.load(response)
-
-
-# --- the client's process ---------------------------------------------------------------------------
 
 
 def _in_a_process(
@@ -213,7 +217,7 @@ def _in_a_process(
         "seed": seed,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "shorts_recommendation.serving.load_session"],
+        [sys.executable, "-m", "shorts_recommendation.serving.load_client"],
         input=json.dumps(order).encode(),
         stdout=subprocess.PIPE,
         env=server_environment(),
@@ -221,70 +225,6 @@ def _in_a_process(
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def client(order: dict[str, Any]) -> dict[str, Any]:
-    """What the client's process does: warm up, note the clocks, load, note them again."""
-    lines, rate_qps, seed = order["lines"], order["rate_qps"], order["seed"]
-    n_warm = round(rate_qps * order["warmup_s"])
-    common = {
-        "url": order["url"],
-        "warmup_seconds": 0.0,
-        "timeout_s": TIMEOUT_S,
-        "max_connections": MAX_CONNECTIONS,
-    }
-    if n_warm:
-        plan = LoadPlan(
-            requests=lines[:n_warm], rate_qps=rate_qps, seconds=order["warmup_s"], seed=seed, **common
-        )
-        send_load(plan, keep_bodies=False)
-    plan = LoadPlan(
-        requests=lines[n_warm:], rate_qps=rate_qps, seconds=order["seconds"], seed=seed + 1, **common
-    )
-    before, begin, own = get_json(f"{order['url']}/v1/operations"), time.time(), time.process_time()
-    started, samples, connections = send_load(plan, keep_bodies=True)
-    own, elapsed = time.process_time() - own, time.time() - begin
-    after = get_json(f"{order['url']}/v1/operations")
-    kinds = ["event" if line.startswith("POST") else "feed" for line in plan.requests]
-    latency: dict[str, list[float]] = {"feed": [], "event": []}
-    answers: list[dict[str, Any]] = []
-    for kind, sample in zip(kinds, samples, strict=False):
-        if sample.ok:
-            latency[kind].append((sample.finished - sample.due) * 1e3)
-            if kind == "feed":
-                answer = json.loads(sample.body)
-                answers.append({key: answer[key] for key in ("answered_by", "degraded", "stages_ms")})
-    cpu = {"server": after["cpu_s"] - before["cpu_s"], "store": after["store_cpu_s"] - before["store_cpu_s"], "client": own}  # noqa: E501  # fmt: skip
-    return {
-        "report": asdict(summarise(plan, samples, started, connections)),
-        "latency": {kind: _quantiles(values) for kind, values in latency.items()},
-        "answers": _count(answers),
-        "cpu_share": {name: seconds / elapsed for name, seconds in cpu.items()},
-    }
-
-
-def _count(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    by: dict[str, int] = {}
-    stages: dict[str, list[float]] = {}
-    for answer in answers:
-        by[answer["answered_by"]] = by.get(answer["answered_by"], 0) + 1
-        for stage, ms in answer["stages_ms"].items():
-            stages.setdefault(stage, []).append(ms)
-    n = max(1, len(answers))
-    batch = stages.pop("batch", [])
-    return {
-        "answered_by": {name: count / n for name, count in by.items()},
-        "degraded_share": sum(a["degraded"] for a in answers) / n,
-        "stages": {stage: _quantiles(values) for stage, values in stages.items()},
-        "batch_mean": float(np.mean(batch)) if batch else 0.0,
-    }
-
-
-def _quantiles(values: Sequence[float]) -> dict[str, float] | None:
-    if not values:
-        return None
-    p50, p90, p99 = np.percentile(values, [50, 90, 99]).tolist()
-    return {"p50": p50, "p90": p90, "p99": p99, "n": len(values)}
 
 
 def _session(found: dict[str, Any]) -> LoadSession:
@@ -300,8 +240,5 @@ def _session(found: dict[str, Any]) -> LoadSession:
         stages={name: Quantiles(**values) for name, values in counted["stages"].items()},
         cpu_share=found["cpu_share"],
         batch_mean=counted["batch_mean"],
+        threads=found["threads"],
     )
-
-
-if __name__ == "__main__":
-    json.dump(client(json.load(sys.stdin)), sys.stdout)

@@ -37,7 +37,7 @@ class Slate(Protocol):
 
     @property
     def reasons(self) -> Sequence[str]:
-        """k names of why it stands at its place: "relevance", "fresh", ..."""
+        """K names of why it stands at its place: "relevance", "fresh", ..."""
 
     @property
     def propensity(self) -> np.ndarray:

@@ -1,8 +1,8 @@
 """What the durable log holds, in both directions: events and uploads as canonical bytes.
 
-The log is the truth; the stream, the states, the counters and the index's uploads are derived from
-it by reading these records in order. Ids of the log carry a prefix for their kind, so that no client
-can name an event like an upload.
+The log is the truth; the stream, the states, the counters and the index's uploads are derived
+from it by reading these records in order. Ids of the log carry a prefix for their kind, so that
+no client can name an event like an upload.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Serve a bundle: load, warm up, listen. ``python -m shorts_recommendation.serving.run FOLDER``.
 
-In: a bundle's folder, and a folder for the event log, the embedded store and the request log. Out: a
-server that runs until SIGTERM or Ctrl-C.
+In: a bundle's folder, and a folder for the event log, the embedded store and the request log.
+Out: a server that runs until SIGTERM or Ctrl-C.
 
 One thread a library. Throughput comes from requests that share a batch, and from the event loop
 working beside the models; a library that starts a thread for every core makes both wait.
@@ -35,6 +35,7 @@ def serve_bundle(
     port: int = 8000,
     data_dir: Path,
     config_serving: ServingConfig | None = None,
+    workers: int = 1,
 ) -> None:
     """Serve until told to stop.
 
@@ -45,6 +46,7 @@ def serve_bundle(
         data_dir: Where events and requests are logged; created when absent. ``REDIS_URL`` in the
             environment replaces the embedded store.
         config_serving: Deadline and batches; the bundle's own by default.
+        workers: Processes; they share the bundle's memory.
 
     Raises:
         BundleError: if the bundle is missing or damaged.
@@ -61,6 +63,7 @@ def serve_bundle(
         config_serving or recommender.config.serving,
         redis_url=os.environ.get("REDIS_URL") or None,
         thread_start=one_thread,
+        workers=workers,
     )
     serve(recommender, settings, host=host, port=port)
 
@@ -78,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--serving", default="", help="a ServingConfig as JSON; the bundle's own")
     options = parser.parse_args(arguments)
     serving = ServingConfig.model_validate_json(options.serving) if options.serving else None
@@ -87,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         port=options.port,
         data_dir=options.data_dir,
         config_serving=serving,
+        workers=options.workers,
     )
 
 

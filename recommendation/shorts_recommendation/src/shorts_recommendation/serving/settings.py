@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -25,7 +25,7 @@ class ServingSettings:
 
     data_dir: Path
     """Folder of the event log, the request log and the embedded store."""
-    config: ServingConfig = ServingConfig()
+    config: ServingConfig = field(default_factory=ServingConfig)
     redis_url: str | None = None
     """A real Redis; the embedded store when absent."""
     refresh_s: float = 1.0
@@ -36,6 +36,10 @@ class ServingSettings:
     """Seconds that pass on the server's clock; a simulation stops them and moves the clock."""
     store_timeout_s: float = 0.5
     """Longest wait for one command of the store. Only background threads wait so long."""
+    worker: int = 0
+    """This process among those that serve one data_dir; worker 0 publishes the stream."""
+    workers: int = 1
+    """How many there are."""
     store_read_ms: float = 20.0
     """What a request gives the store for a slate, where this process has none."""
 
@@ -64,7 +68,8 @@ class FeedMetrics(ServiceMetrics):
             registry=self.registry,
         )
         self.stream_lag = Gauge(
-            "stream_lag_events", "Events of the log that the consumer has not handled.",
+            "stream_lag_events",
+            "Events of the log that the consumer has not handled.",
             registry=self.registry,
         )
         for by in ANSWERS:

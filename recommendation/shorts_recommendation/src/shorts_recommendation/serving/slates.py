@@ -63,7 +63,7 @@ class CachedSlate:
         try:
             slate_id, version, video_ids, items = orjson.loads(blob)
             texts = [item.encode() for item in items]
-        except (orjson.JSONDecodeError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"not a stored slate: {blob[:40]!r}") from error
         return cls(slate_id, version, made_s, video_ids, texts)
 

@@ -20,6 +20,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import redis
 
@@ -97,7 +99,7 @@ class Publisher:
             self._known = True
         added = 0
         while events := self._log.read(self.published_seq, BATCH):
-            self._store.call(lambda client, events=events: self._add(client, events))  # type: ignore[misc]
+            self._store.call(partial(self._add, events=events))
             self.published_seq = events[-1].seq
             added += len(events)
         return added
@@ -117,14 +119,14 @@ class Publisher:
 
     def _last_seq(self, client: redis.Redis) -> int:
         """The last number in the stream; with none, where to begin."""
-        last = client.xrevrange(self.key, count=1)
-        return int(last[0][0].split(b"-")[0]) if last else self._floor()  # type: ignore[index,union-attr,arg-type]
+        last: Any = client.xrevrange(self.key, count=1)
+        return int(last[0][0].split(b"-")[0]) if last else self._floor()
 
     def _add(self, client: redis.Redis, events: Sequence[StoredEvent]) -> None:
         pipe = client.pipeline(transaction=False)
         for event in events:
-            fields = {"body": event.body, "received_at": event.received_at}
-            pipe.xadd(self.key, fields, id=f"{event.seq}-0", maxlen=MAX_STREAM, approximate=True)  # type: ignore[arg-type]
+            fields: Any = {"body": event.body, "received_at": event.received_at}
+            pipe.xadd(self.key, fields, id=f"{event.seq}-0", maxlen=MAX_STREAM, approximate=True)
         pipe.execute(raise_on_error=False)  # an id that is there already was added before a failure
 
 
@@ -227,16 +229,16 @@ class Consumer:
             pass
 
     def _read(self, client: redis.Redis, after: str, block_ms: int | None) -> list[StoredEvent]:
-        reply = client.xreadgroup(
+        reply: Any = client.xreadgroup(
             self.group, self.name, {self.key: after}, count=BATCH, block=block_ms
         )
-        return _entries(reply[0][1]) if reply else []  # type: ignore[index]
+        return _entries(reply[0][1]) if reply else []
 
     def _claim(self, client: redis.Redis) -> list[StoredEvent]:
-        reply = client.xautoclaim(
+        reply: Any = client.xautoclaim(
             self.key, self.group, self.name, min_idle_time=self._claim_idle_ms, count=BATCH
         )
-        return _entries(reply[1])  # type: ignore[index]
+        return _entries(reply[1])
 
     def _finish(self, entries: list[StoredEvent]) -> int:
         fresh = [e for e in sorted(entries, key=lambda e: e.seq) if self._is_new(e.seq)]
@@ -253,16 +255,14 @@ class Consumer:
         return len(entries)
 
     def _is_new(self, seq: int) -> bool:
-        """A claimed entry may be older than what was handled last: a high-water mark will not do."""
+        """By number, not by a high-water mark: a claimed entry may be older than the last."""
         return seq > self._start_seq and seq not in self._handled_set
 
 
 def _entries(reply: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> list[StoredEvent]:
     """Entries as events; one that was trimmed away meanwhile has no fields and is left out."""
     return [
-        StoredEvent(
-            int(name.split(b"-")[0]), "", int(fields[b"received_at"]), fields[b"body"]
-        )
+        StoredEvent(int(name.split(b"-")[0]), "", int(fields[b"received_at"]), fields[b"body"])
         for name, fields in reply
         if fields
     ]

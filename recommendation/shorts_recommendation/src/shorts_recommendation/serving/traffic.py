@@ -82,7 +82,9 @@ class Traffic:
 
     def _line(self, user_id: int, event: bool, video_id: int, watch_s: float, like: bool) -> str:
         if event:
-            return event_line(f"{self.name}-{next(self._numbers)}", user_id, video_id, watch_s, like)
+            return event_line(
+                f"{self.name}-{next(self._numbers)}", user_id, video_id, watch_s, like
+            )
         return f"GET /v1/feed?user_id={user_id}&k={self.plan.k}" + (
             "" if self.plan.cached else "&cache=off"
         )

@@ -6,8 +6,8 @@ version was computed from this very state; that comparison is the whole cache in
 
 *What is read on the hot path.* The arrays in this process. The packed copy in the store (one blob a
 user, about 7 KB) is written behind, for readers elsewhere and for users whose row made room. Both
-ways are timed by the benchmark (``serving/limit/state_read_*``): a batch of 16 from the arrays costs
-less than one round trip to the store before any of its blobs is unpacked.
+ways are timed by the benchmark (``serving/limit/state_read_*``): a batch of 16 from the arrays
+costs less than one round trip to the store before any of its blobs is unpacked.
 
 Rows. 0..U-1 are the bundle's users, then N rows for newcomers, then one row that no event ever
 reaches: the state of a stranger, by which unknown users get their cold-start list.
@@ -201,7 +201,9 @@ class LiveUsers:
 
 def _rounds(rows: Sequence[int]) -> list[tuple[int, int]]:
     """Cut into runs in which no row appears twice: a user's second event depends on the first."""
-    cuts, begin, inside = [], 0, set()
+    cuts: list[tuple[int, int]] = []
+    begin = 0
+    inside: set[int] = set()
     for i, row in enumerate(rows):
         if row in inside:
             cuts.append((begin, i))

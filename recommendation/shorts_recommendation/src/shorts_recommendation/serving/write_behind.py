@@ -1,14 +1,15 @@
 """Values on their way to the store: gathered, written in one round trip, never waited for.
 
 In: keys and bytes. Out: SET with a time to live, in batches, from one thread. A value that is
-replaced before it was written is written once. A store that is down costs the values, which are
-derived, and a count.
+replaced before it was written is written once. While the store is down values wait, a bounded
+number of them; beyond it they are dropped and counted, for they are derived.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import redis
 
@@ -27,7 +28,9 @@ class WriteBehind:
         on_failure: Told of a store that refused.
     """
 
-    def __init__(self, store: Store, on_failure: Callable[[str], None] = lambda detail: None) -> None:
+    def __init__(
+        self, store: Store, on_failure: Callable[[str], None] = lambda detail: None
+    ) -> None:
         self._store, self._on_failure = store, on_failure
         self._waiting: dict[str, tuple[bytes, int | None]] = {}
         self._lock = threading.Lock()
@@ -53,9 +56,9 @@ class WriteBehind:
         for begin in range(0, len(items), BATCH):
             part = items[begin : begin + BATCH]
             try:
-                self._store.call(lambda client, part=part: _write(client, part))  # type: ignore[misc]
+                self._store.call(partial(_write, items=part))
             except StoreUnavailableError as error:
-                self.dropped += len(items) - begin
+                self._put_back(items[begin:])
                 self._on_failure(str(error))
                 return begin
             self.written += len(part)
@@ -65,6 +68,15 @@ class WriteBehind:
         """Write what waits, then stop."""
         self._stop.set()
         self._thread.join()
+
+    def _put_back(self, items: list[tuple[str, tuple[bytes, int | None]]]) -> None:
+        """Keep what was not written for later, where nothing newer waits."""
+        with self._lock:
+            for key, value in items:
+                if len(self._waiting) < MAX_WAITING:
+                    self._waiting.setdefault(key, value)
+                elif key not in self._waiting:
+                    self.dropped += 1
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S):

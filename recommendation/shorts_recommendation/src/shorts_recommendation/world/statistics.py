@@ -70,12 +70,12 @@ def feedback_rows(catalogue: Catalogue, log: ImpressionLog) -> list[ShapeRow]:
     duration = catalogue.duration_s[log.video_idx]
     ratio = log.watch_s / duration
     valid = log.watch_s >= np.minimum(duration, VALID_PLAY_S)
-    same_rule = "KuaiRand defines long_view by the same rule; no rate was found at the source"
+    rule = "KuaiRand defines it by the same rule; no rate was found at the source"
     attention = "TikTok, attention of users; ours is the mean watch ratio, capped at 1"
     return [
-        ShapeRow("feedback/long_view_rate", float(log.long_view.mean()), None, "gao2022", same_rule),
+        ShapeRow("feedback/long_view_rate", float(log.long_view.mean()), None, "gao2022", rule),
         ShapeRow("feedback/skip_rate", float(log.skip.mean())),
-        ShapeRow("feedback/valid_play_rate", float(valid.mean()), None, "gao2022", same_rule),
+        ShapeRow("feedback/valid_play_rate", float(valid.mean()), None, "gao2022", rule),
         ShapeRow(
             "feedback/watched_share", float(np.minimum(ratio, 1).mean()),
             0.45, "zannettou2024", attention,
@@ -164,7 +164,7 @@ def catalogue_rows(world: World, log: ImpressionLog) -> list[ShapeRow]:
         ShapeRow("catalogue/duration_p50_s", float(np.median(catalogue.duration_s))),
         ShapeRow(
             "catalogue/tags_per_video", float((catalogue.tags >= 0).sum(axis=1).mean()),
-            1.183, "gao2022kuairec", "KuaiRec, categories of a video; ours are tags, which are more",
+            1.183, "gao2022kuairec", "KuaiRec, categories of a video; ours are tags, and more",
         ),
     ]  # fmt: skip
 

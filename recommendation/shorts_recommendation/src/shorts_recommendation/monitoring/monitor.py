@@ -1,0 +1,220 @@
+"""The monitor of a serving engine: counts what happens to the feed, and compares what is shown.
+
+In: every batch of slates that was computed, every batch of events that was applied. Out: series at
+``/metrics``, findings in the log and in ``describe``. The serving threads only put things aside; a
+thread of its own compares, every few seconds.
+
+Two references, for two questions (``ml_platform.operations.drift_monitor``): "training", from the
+bundle: are the models given what they learnt on? And "launch", the first slates of this process: has
+something changed since? The second one wakes people. Departure from the sister system: the launch
+sample is what came first, not a day's, because features here are shares and rates over minutes and
+hours; a long-lived process should be given the sample of a whole day.
+
+Only one slate in ``every`` is looked at: drift needs hundreds of people, not all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from ml_platform.operations.drift_causes import Finding
+from ml_platform.operations.drift_monitor import WINDOW_ROWS, DriftMonitor, DriftReport
+from ml_platform.operations.reference_profile import ReferenceProfile, build_profile
+from shorts_recommendation.config import StateConfig
+from shorts_recommendation.counters import CounterSnapshot
+from shorts_recommendation.items import ItemTable
+from shorts_recommendation.monitoring.metrics import FeedWatchMetrics
+from shorts_recommendation.monitoring.reference import (
+    SlateLike,
+    explain_family,
+    monitored_columns,
+    shown_rows,
+)
+from shorts_recommendation.requests import RequestBatch
+from shorts_recommendation.state import Outcomes
+
+logger = logging.getLogger(__name__)
+
+WAITING = 2_000
+"""Slates put aside between two reports; older ones fall out."""
+AWAITED = 50_000
+"""Users whose event has had no effect yet; beyond it the oldest are forgotten."""
+
+
+class ReasonedSlate(SlateLike, Protocol):
+    """A slate with why each video stands there."""
+
+    reasons: Sequence[str]
+
+
+@dataclass(frozen=True)
+class MonitorSettings:
+    """How often, over how much.
+
+    Attributes:
+        interval_s: Between two reports.
+        window_rows: Shown videos of the sliding window.
+        launch_rows: Shown videos that become the launch reference.
+        every: One slate in so many is compared.
+    """
+
+    interval_s: float = 15.0
+    window_rows: int = WINDOW_ROWS
+    launch_rows: int = 10_000
+    every: int = 10
+
+
+class FeedMonitor:
+    """Watches one engine; thread-safe.
+
+    Args:
+        registry: Of the service's metrics.
+        config: Of the states: names the columns.
+        items: The catalogue now; asked anew for each slate, because uploads replace it.
+        snapshot_age_s: For the gauge.
+        trained: The profile of the bundle; None where it has none.
+        settings: How often, over how much.
+    """
+
+    name = "monitor"
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        config: StateConfig,
+        items: Callable[[], ItemTable],
+        *,
+        snapshot_age_s: Callable[[], float],
+        trained: ReferenceProfile | None = None,
+        settings: MonitorSettings | None = None,
+    ) -> None:
+        self.settings = settings or MonitorSettings()
+        self.metrics = FeedWatchMetrics(registry, snapshot_age_s)
+        self.reports: dict[str, DriftReport] = {}
+        self._columns = monitored_columns(config)
+        self._items = items
+        references = {"training": trained} if trained else {}
+        self._drift = DriftMonitor(len(self._columns), references, self.settings.window_rows)
+        self._aside: deque[tuple[RequestBatch, CounterSnapshot, ReasonedSlate]] = deque(
+            maxlen=WAITING
+        )
+        self._launch: list[tuple[np.ndarray, int]] = []
+        self._n_launch = 0
+        self._n_slates = 0
+        self._awaited: dict[int, float] = {}
+        self._told: set[tuple[str, str, str]] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
+
+    # --- told by the serving threads --------------------------------------------------------------
+
+    def events_applied(self, rows: Sequence[int], outcomes: Outcomes) -> None:
+        """Events are in the states: counts them, and waits for their effect.
+
+        Args:
+            rows: The users' rows, one an event.
+            outcomes: What happened.
+        """
+        watched = self.metrics.watched
+        watched.labels("shown").inc(len(rows))
+        for name in ("long_view", "skip", "like"):
+            watched.labels(name).inc(int(np.sum(getattr(outcomes, name))))
+        now = time.perf_counter()
+        for row in rows:
+            self._awaited.setdefault(int(row), now)
+        while len(self._awaited) > AWAITED:
+            self._awaited.pop(next(iter(self._awaited)), None)
+
+    def slates_made(
+        self, batch: RequestBatch, snapshot: CounterSnapshot, slates: Sequence[ReasonedSlate]
+    ) -> None:
+        """Slates were computed for these requests: counts places, puts some aside."""
+        now = time.perf_counter()
+        reasons = Counter(reason for slate in slates for reason in slate.reasons)
+        for reason, n in reasons.items():
+            self.metrics.slots.labels(reason).inc(n)
+        for place, slate in enumerate(slates):
+            since = self._awaited.pop(int(batch.user_idx[place]), None)
+            if since is not None:
+                self.metrics.effect.observe(now - since)
+            self._n_slates += 1
+            if self._n_slates % self.settings.every == 0 and len(slate.video_idx):
+                self._aside.append((batch.take(slice(place, place + 1)), snapshot, slate))
+
+    # --- in the background ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins to report."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def refresh(self) -> None:
+        """Compares and reports, now."""
+        while self._aside:
+            request, snapshot, slate = self._aside.popleft()
+            rows = shown_rows(request, slate, snapshot, self._items())
+            person = int(request.user_idx[0])
+            self._drift.observe(rows, person)
+            self._sample(rows, person)
+        for name in list(self._drift.references):
+            report = self._drift.report(name, explain_family)
+            self.reports[name] = report
+            self.metrics.report(name, report)
+            self._tell(name, report)
+        self.metrics.finished()
+
+    def describe(self) -> dict[str, Any]:
+        """Findings under each reference, worst first."""
+        return {
+            name: [*report.conclusions, *(line(finding) for finding in report.findings)]
+            for name, report in self.reports.items()
+        }
+
+    def _sample(self, rows: np.ndarray, person: int) -> None:
+        """The first rows become the launch reference."""
+        if "launch" in self._drift.references:
+            return
+        self._launch.append((rows, person))
+        self._n_launch += len(rows)
+        if self._n_launch < self.settings.launch_rows:
+            return
+        people = np.concatenate([np.full(len(r), who) for r, who in self._launch])
+        every = np.concatenate([r for r, _ in self._launch])
+        self._drift.references["launch"] = build_profile(every, people, self._columns)
+        self._launch.clear()
+
+    def _tell(self, reference: str, report: DriftReport) -> None:
+        """Logs what is new; what stays is in the gauges."""
+        now = {(reference, f.feature, f.kind): f for f in report.findings}
+        for key in now.keys() - self._told:
+            logger.warning("drift since %s: %s", reference, line(now[key]))
+        self._told = {key for key in self._told if key[0] != reference} | now.keys()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self.settings.interval_s):
+            try:
+                self.refresh()
+            except Exception:  # the monitor outlives any one failure; its last report grows old
+                logger.exception("the drift report failed")
+
+
+def line(finding: Finding) -> str:
+    """One finding in words: what, whose, why."""
+    return (
+        f"{finding.severity}: {finding.feature} ({finding.group}, ask {finding.owner}): "
+        f"{finding.kind}: {finding.sentence}"
+    )

@@ -1,0 +1,167 @@
+"""The table of contents: world -> recall -> rankers -> pre-ranker -> bundle.
+
+``train_system`` follows one rule about time, with windows train < validation < test:
+
+1. features of every impression are computed as the service would have, a moment before it;
+2. the rankers learn on the training days; epochs, calibration and the value's weights are chosen on
+   the validation days;
+3. recall is fitted on both: no ranker reads a recall score, so nothing leaks from one to the other;
+4. the pre-ranker imitates the ranker on requests of the end of validation.
+
+States and counters of the bundle are those after the whole log: that is data, not a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ml_platform.evaluation.progress import Progress, Silent
+from shorts_recommendation.config import Config
+from shorts_recommendation.content_projection import fit_basis
+from shorts_recommendation.counters import VideoCounters, counters_until
+from shorts_recommendation.data import ShortsData
+from shorts_recommendation.features import cross_features, replay, requests_at
+from shorts_recommendation.items import ItemTable, fit_projection, make_items
+from shorts_recommendation.log import DAY_S
+from shorts_recommendation.ranking.fitting import Fit, fit_transformer
+from shorts_recommendation.ranking.prerank import PreRanker, fit_prerank
+from shorts_recommendation.ranking.trees import TreeRanker, fit_trees
+from shorts_recommendation.recommender import Recommender
+from shorts_recommendation.requests import RequestBatch
+from shorts_recommendation.retrieval.fitting import fit_with_tower
+from shorts_recommendation.retrieval.sources import Retriever
+from shorts_recommendation.retrieval.training import TrainedTower
+
+BATCH = 64  # requests at a time where nobody waits
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained system and what training decided on the way.
+
+    Attributes:
+        recommender: What is saved and served.
+        transformer: The network, its sequences and its choices.
+        trees: Option B.
+        tower: The trainable towers, for incremental updates.
+    """
+
+    recommender: Recommender
+    transformer: Fit
+    trees: TreeRanker
+    tower: TrainedTower
+
+
+def train_system(data: ShortsData, config: Config, progress: Progress | None = None) -> Trained:
+    """Trains everything; see the module's docstring for the rule about time."""
+    progress = progress or Silent()
+    seed, windows = config.seed, data.windows
+    existing = data.catalogue.upload_s < windows.train_end
+    items = make_items(data.catalogue, fit_projection(data.catalogue.content[existing], seed=seed))
+    with progress.stage("features, point in time", len(data.log)) as step:
+        rows, states = replay(
+            data.catalogue,
+            data.users,
+            items,
+            data.log,
+            config.state,
+            only_users=_ranker_users(data, config),
+            on_progress=step,
+        )
+    retriever, tower = fit_with_tower(data, windows.validation_end, config, seed, progress)
+    fit = fit_transformer(
+        data.catalogue, data.log, rows, windows, config, seed=seed, progress=progress
+    )
+    trees = _fit_trees(fit, data, config, progress)
+    chosen = config.ranking.model_copy(update={"value_weights": fit.value_weights})
+    config = config.model_copy(update={"ranking": chosen})
+    with progress.stage("pre-ranker: distilled", 1):
+        preranker = _fit_prerank(data, items, retriever, fit, config)
+    recommender = Recommender(
+        version="unsaved",
+        config=config,
+        catalogue=data.catalogue,
+        users=data.users,
+        items=items,
+        retriever=retriever,
+        encoder=fit.ranker,
+        rankers={"transformer": fit.ranker, "lightgbm": trees},
+        preranker=preranker,
+        basis=fit_basis(
+            data.catalogue.content[existing], config.reranking.projected_dim, seed=seed
+        ),
+        states=states,
+        counters=_counters(data, config, windows.end),
+        data_end=windows.end,
+    )
+    return Trained(recommender, fit, trees, tower)
+
+
+def _ranker_users(data: ShortsData, config: Config) -> np.ndarray | None:
+    """bool[U]: whose impressions the rankers see; None for everybody's."""
+    limit = config.ranking.max_impressions
+    if len(data.log) <= limit:
+        return None
+    n_events = np.bincount(data.log.user_idx, minlength=len(data.users))
+    order = np.random.default_rng(config.seed).permutation(len(data.users))
+    chosen = np.zeros(len(data.users), dtype=np.bool_)
+    chosen[order[np.cumsum(n_events[order]) <= limit]] = True
+    return chosen
+
+
+def _fit_trees(fit: Fit, data: ShortsData, config: Config, progress: Progress) -> TreeRanker:
+    sequences, windows = fit.sequences, data.windows
+    learn = sequences.time_s < windows.train_end
+    check = ~learn & (sequences.time_s < windows.validation_end)
+    return fit_trees(sequences, learn, check, config.ranking, seed=config.seed, progress=progress)
+
+
+def _fit_prerank(
+    data: ShortsData, items: ItemTable, retriever: Retriever, fit: Fit, config: Config
+) -> PreRanker:
+    """Distils on candidates of requests from the last hours of validation, asked at its end."""
+    now_s = data.windows.validation_end
+    since = np.searchsorted(data.log.timestamp, [now_s - DAY_S // 2, now_s])
+    rng = np.random.default_rng(config.seed)
+    n = min(config.ranking.distil_requests, int(since[1] - since[0]))
+    asked = since[0] + np.sort(rng.choice(int(since[1] - since[0]), n, replace=False))
+    batch = requests_at(data.users, items, data.log, config.state, asked)
+    batch = replace(batch, now_s=np.full(n, now_s, dtype=np.int64))
+    snapshot = _counters(data, config, now_s).snapshot
+    videos = in_batches(batch, lambda part: retriever.propose(part, snapshot).videos)
+    cross = in_batches(
+        batch, lambda part, at: cross_features(part, videos[at], snapshot, items), with_rows=True
+    )
+    return fit_prerank(
+        fit.ranker,
+        batch,
+        videos,
+        cross,
+        snapshot.features,
+        config.ranking.value_weights,
+        seed=config.seed,
+    )
+
+
+def in_batches(
+    batch: RequestBatch, function: Callable[..., np.ndarray], *, with_rows: bool = False
+) -> np.ndarray:
+    """``function`` over parts of a batch, joined; it is given the rows too where asked for."""
+    parts = [slice(i, i + BATCH) for i in range(0, len(batch), BATCH)]
+    if with_rows:
+        return np.concatenate([function(batch.take(at), at) for at in parts])
+    return np.concatenate([function(batch.take(at)) for at in parts])
+
+
+def _counters(data: ShortsData, config: Config, until_s: int) -> VideoCounters:
+    state = config.state
+    return counters_until(
+        data.catalogue,
+        data.log,
+        until_s,
+        half_lives_h=state.counter_half_lives_h,
+        period_s=state.counter_period_s,
+    )

@@ -1,0 +1,90 @@
+"""What load sessions become in a results file: ``serving/<variant>/<metric>`` with its protocol.
+
+``record_sessions`` is the part of `make e2e`: one rate for the cached path, one for the uncached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_platform.evaluation.results import Results
+from shorts_recommendation.config import Config
+from shorts_recommendation.serving.load_session import LoadSession, load_session
+
+LIMIT_P50_MS, LIMIT_P99_MS = 50.0, 100.0
+
+
+def record_sessions(
+    bundle: Path, config: Config, results: Results, step: Callable[[int], object]
+) -> dict[str, LoadSession]:
+    """Both paths at their configured rates, each by a service of its own.
+
+    Args:
+        bundle: A bundle's folder.
+        config: Rates and seconds in ``config.serving``.
+        results: Gets ``serving/cached/...`` and ``serving/uncached/...``.
+        step: Called with 1 after each.
+    """
+    sessions = {}
+    for name, rate_qps in (
+        ("cached", config.serving.load_rate_qps),
+        ("uncached", config.serving.load_uncached_rate_qps),
+    ):
+        sessions[name] = load_session(
+            bundle,
+            rate_qps,
+            config.serving.load_seconds,
+            cached=name == "cached",
+            config=config.serving,
+            seed=config.seed,
+        )
+        record_session(results, name, sessions[name], config)
+        step(1)
+    return sessions
+
+
+def record_session(results: Results, variant: str, session: LoadSession, config: Config) -> None:
+    """Adds what clients saw, who answered, and what each process and stage took."""
+    load, text = session.load, protocol(session, config, cached="uncached" not in variant)
+
+    def add(metric: str, value: float | None, n: int | None = None) -> None:
+        if value is not None:
+            results.add(f"serving/{variant}/{metric}", float(value), n=n, protocol=text)
+
+    for metric in ("offered_qps", "achieved_qps", "error_rate", "p50_ms", "p90_ms", "p99_ms"):
+        add(metric, getattr(load, metric), load.n)
+    add("max_ms", load.max_ms, load.n)
+    add("send_lag_p99_ms", load.send_lag_p99_ms, load.n)
+    for kind, quantiles in (("feed", session.feed), ("event", session.event)):
+        if quantiles is not None:
+            add(f"{kind}_p50_ms", quantiles.p50, quantiles.n)
+            add(f"{kind}_p99_ms", quantiles.p99, quantiles.n)
+    n_feeds = session.feed.n if session.feed else 0
+    add("hit_rate", session.hit_rate, n_feeds)
+    add("degraded_share", session.degraded_share, n_feeds)
+    add("batch_mean", session.batch_mean, n_feeds)
+    for process, share in session.cpu_share.items():
+        if share == share:  # the store may not have answered
+            add(f"cpu_{process}_cores", share)
+    for stage, quantiles in session.stages.items():
+        for metric in ("p50", "p99"):
+            key = f"serving_stage/{variant}_{stage}/{metric}_ms"
+            results.add(key, getattr(quantiles, metric), n=quantiles.n, protocol=text)
+
+
+def protocol(session: LoadSession, config: Config, *, cached: bool) -> str:
+    """How it was measured, in one line."""
+    load, serving = session.load, config.serving
+    path = (
+        f"cached, after {serving.load_prefill_users} of the most active users asked once"
+        if cached
+        else "cache=off: every feed runs the whole funnel"
+    )
+    return (
+        f"one worker, open loop, {load.arrivals} arrivals at {load.offered_qps:g} a second for "
+        f"{load.seconds:g} s from a second process on the same machine, latency from the "
+        f"scheduled arrival, {1 - serving.load_event_share:.0%} feeds of {serving.prefetch} and "
+        f"{serving.load_event_share:.0%} events, users by Zipf {serving.load_zipf_exponent:g}, "
+        f"embedded store, {path}"
+    )

@@ -1,0 +1,51 @@
+"""Two forked workers behind one socket: an event at one is seen by the next feed of the other."""
+
+from __future__ import annotations
+
+import signal
+
+import httpx2
+import pytest
+from feed_process import start
+from test_feed_api import event, feed, ids, upload
+
+from ml_platform.serving.server_process import free_port
+from shorts_recommendation.serving.shared import SharedSeq
+
+
+@pytest.mark.slow
+def test_two_workers_apply_every_event_and_upload_before_the_next_feed(tmp_path):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    process = start(tmp_path, port, workers=2)
+    try:
+        clients = [httpx2.Client(base_url=url, timeout=10.0) for _ in range(8)]
+        pids = {client.get("/v1/version").json()["pid"] for client in clients}
+        assert len(pids) == 2, "the kernel gave all connections to one worker"
+        for i in range(60):
+            poster, reader = clients[i % 8], clients[(i + 1 + i // 8) % 8]
+            sent = event(f"w{i}", user_id=5, video_id=10 * i + 1)
+            seq = poster.post("/v1/events", json=sent).json()["events"][0]["seq"]
+            body = feed(reader, 5, k=5)
+            assert body["state_version"] == seq == i + 1
+            assert 10 * i + 1 not in ids(body)
+        assert clients[0].post("/v1/uploads", json=upload()).status_code == 200
+        for client in clients:
+            assert 5001 in ids(feed(client, 6, k=3, cache="off"))
+        for client in clients:
+            client.close()
+    finally:
+        process.terminate()
+        assert process.wait(15) in (0, -signal.SIGTERM)
+
+
+def test_the_highest_number_of_all_workers_is_seen_by_each(tmp_path):
+    one, two = (SharedSeq(tmp_path / "seq", 2, w) for w in (0, 1))
+    assert one.latest() == 0
+    one.publish(7)
+    two.publish(5)
+    assert (one.latest(), two.latest()) == (7, 7)
+    with pytest.raises(ValueError, match="count from 0"):
+        SharedSeq(tmp_path / "seq", 2, 2)
+    one.close()
+    two.close()
