@@ -26,7 +26,7 @@ def test_equal_watch_times_share_the_middle_of_their_quantiles() -> None:
     watch = np.r_[np.full(50, 1.0), np.full(50, 10.0)]
     label = fit_watch_label(watch, np.full(100, 10.0), kind="d2q", groups=4)
     found = label.transform(watch, np.full(100, 10.0))
-    np.testing.assert_allclose(found[[0, -1]], [0.25, 0.75], atol=2e-3)
+    np.testing.assert_allclose(found[[0, -1]], [0.25, 0.75], atol=1e-2)
     assert found.mean() == pytest.approx(0.5, abs=2e-3)
 
 
@@ -52,7 +52,7 @@ def test_seconds_undoes_transform(kind: str) -> None:
     label = fit_watch_label(watch, duration, kind=kind, groups=8)  # type: ignore[arg-type]
     back = label.seconds(label.transform(watch, duration), duration)
     inside = watch < label.most_s if kind == "seconds" else np.ones(5000, dtype=bool)
-    np.testing.assert_allclose(back[inside], watch[inside], atol=0.15)
+    np.testing.assert_allclose(back[inside], watch[inside], atol=0.3)
     assert label.transform(np.array([1e6]), np.array([10.0]))[0] <= 1.0
 
 

@@ -28,7 +28,7 @@ from shorts_recommendation.items import Projection, make_items
 from shorts_recommendation.log import Catalogue, Users
 from shorts_recommendation.ranking.bundle import load_ranking, save_ranking
 from shorts_recommendation.recommender import Recommender
-from shorts_recommendation.retrieval. import load_retriever, save_retriever
+from shorts_recommendation.retrieval.sources import Retriever
 from shorts_recommendation.state import UserStates
 
 FORMAT = 1
@@ -49,7 +49,7 @@ def save_bundle(recommender: Recommender, folder: Path) -> str:
     (draft / "tables").mkdir(parents=True)
     _save_tables(recommender, draft / "tables")
     (draft / "retriever").mkdir()
-    save_retriever(recommender.retriever, draft / "retriever")
+    recommender.retriever.save(draft / "retriever")
     (draft / "ranker").mkdir()
     save_ranking(recommender, draft / "ranker")
     files = {
@@ -93,7 +93,7 @@ def load_bundle(folder: Path, **settings: Any) -> Recommender:
         catalogue=catalogue,
         users=users,
         items=items,
-        retriever=load_retriever(folder / "retriever", catalogue),
+        retriever=Retriever.load(folder / "retriever", catalogue, config),
         encoder=ranking.encoder,
         rankers=ranking.rankers,
         preranker=ranking.preranker,

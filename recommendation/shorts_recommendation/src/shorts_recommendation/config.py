@@ -32,7 +32,7 @@ class WorldConfig(Stage):
     """Dimension of the latent tastes."""
     content_dim: PositiveInt = 768
     content_signal: float = Field(default=0.5, ge=0, le=1)
-    """Share of the variance of tastes that the content embedding carries (linear probe's R2)."""
+    """Share of the variance of item factors that a linear probe finds in the content (R2)."""
     taste_drift: float = Field(default=0.3, ge=0, le=1)
     zipf_exponent: PositiveFloat = 0.9
     uniform_share: float = Field(default=0.05, gt=0, lt=1)
@@ -95,11 +95,11 @@ class TwoTowerConfig(Stage):
     online_row_rate: PositiveFloat = 0.02
     """Of id rows between two trainings (retrieval/incremental.py)."""
     batch_size: PositiveInt = 512
-    """With as many uniform negatives: half the logits a pair of twice that, same recall."""
+    """With half as many uniform negatives: a third of the logits a pair of twice that, same recall."""
     epochs: PositiveInt = 2
     """More overfit: recall on the validation days falls from the third on."""
     temperature: PositiveFloat = 0.1
-    n_uniform: PositiveInt = 512
+    n_uniform: PositiveInt = 256
     id_dropout: float = Field(default=0.3, ge=0, lt=1)
     """Share of videos of a batch without their id: what a fresh upload looks like."""
     rejected_weight: float = Field(default=1.5, ge=0)
@@ -126,16 +126,17 @@ class RetrievalConfig(Stage):
     """Impressions that every upload is given before it must stand on its own."""
     fresh_exploration: float = Field(default=0.1, ge=0)
     """Weight of chance in the choice of fresh uploads, in units of the vectors' product."""
-    collaborative: Literal["item_item", "ials"] = "item_item"
-    """Chosen on the validation days (retrieval/collaborative.py)."""
+    collaborative: Literal["item_item", "ials"] = "ials"
+    """Chosen on the validation days: most videos have a handful of long views, too few for pairs
+    of videos to share users, so item-item recalls what random lists do; factors pool over them."""
     neighbours: PositiveInt = 100
     """Of every video, for item-item."""
     shrink: PositiveFloat = 10.0
     """Long views added to both norms of the cosine: rare pairs are not certain."""
     vote_decay: float = Field(default=0.9, gt=0, le=1)
     """Of a long view's votes with every newer one."""
-    factors: PositiveInt = 64
-    """Of iALS."""
+    factors: PositiveInt = 32
+    """Of iALS; 64 were no better on the validation days."""
     ials_unobserved_weight: PositiveFloat = 0.05
     ials_reg: PositiveFloat = 0.01
     ials_iterations: PositiveInt = 8

@@ -149,7 +149,15 @@ class Recommender:
         """Makes what depends on the moment alone: lists, the fresh pool, the pre-ranker's bias.
 
         Free for the snapshot of the last call. A service calls it outside the request path.
+
+        Raises:
+            ValueError: If the counters lack uploads that the catalogue has.
         """
+        if len(snapshot.exposures) != len(self.catalogue):
+            raise ValueError(
+                f"counters of {len(snapshot.exposures)} videos, {len(self.catalogue)} in the "
+                "catalogue: call counters.grow(len(catalogue)) after add_video"
+            )
         self.retriever.prepare(snapshot)
         if self._prepared_s != snapshot.as_of_s:
             self.preranker.refresh(snapshot.features)
@@ -292,6 +300,9 @@ class Recommender:
         upload_s: int,
     ) -> int:
         """Takes an upload into catalogue, index and item matrices; returns its ``video_idx``.
+
+        The caller's states and counters follow: ``states.items = recommender.items`` and
+        ``counters.grow(len(recommender.catalogue))``.
 
         Raises:
             ValueError: If the id is taken, or the content vector has another length.

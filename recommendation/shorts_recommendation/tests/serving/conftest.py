@@ -45,7 +45,7 @@ def serve_tiny(tmp_path: Path):
     def start(recommender=None, *, folder=tmp_path, config=None, **more) -> SimpleNamespace:
         recommender = recommender or TinyRecommender()
         clock = Clock()
-        more = {"refresh_s": 0.05, "monotonic": clock, **more}
+        more = {"refresh_s": 0.05, "store_read_ms": 2000.0, "monotonic": clock, **more}
         app = create_app(recommender, ServingSettings(folder, config or serving_config(), **more))
         client = TestClient(app)
         client.__enter__()

@@ -124,7 +124,7 @@ def test_spare_work_runs_only_while_nobody_waits():
             max_batch=2,
             wait_ms=0.0,
             loop=loop,
-            spare=lambda n: spare.pop() if spare else (),
+            spare=lambda: spare.pop() if spare else (),
             on_spare=lambda tasks, results: kept.extend(results),
         )
         await asyncio.sleep(0.05)

@@ -79,6 +79,9 @@ def test_counters_move_with_the_stream_and_show_after_the_period(served):
     assert served.engine.trends.videos[0] == 0
     served.clock.now_s = 1000  # the period is over
     served.wait_for(lambda: served.engine.trends.videos[0] == 119)
+    served.wait_for(lambda: served.engine.snapshot is served.engine.trends.snapshot)
+    as_of_s = served.engine.snapshot.as_of_s  # 1000 s later: one or two periods
+    assert served.recommender.prepared[0] < served.recommender.prepared[-1] == as_of_s
     assert served.engine.trends.snapshot.exposures[119] == 201
 
 

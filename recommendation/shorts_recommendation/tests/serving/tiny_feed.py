@@ -52,6 +52,7 @@ class TinyRecommender:
     fail: Exception | None = None
     batches: list[int] = field(default_factory=list)
     encoded: int = 0
+    prepared: list[int] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -92,6 +93,9 @@ class TinyRecommender:
 
     def source_names(self) -> Sequence[str]:
         return SOURCES
+
+    def prepare(self, snapshot: CounterSnapshot) -> None:
+        self.prepared.append(snapshot.as_of_s)
 
     def encode(self, batch: RequestBatch) -> np.ndarray:
         self.encoded += len(batch)

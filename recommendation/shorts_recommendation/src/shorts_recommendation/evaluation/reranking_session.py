@@ -77,11 +77,9 @@ def ranked_requests(
 ) -> RankedRequests:
     """The first request of each user, with what the ranker saw, best first.
 
-    Args:
-        user_idx, now_s: [Q], users may repeat.
-        videos, value, fresh: [Q, C], as ``RankedRequests``.
-        kept: bool[Q, C], what the pre-ranker let through; nothing else reaches the re-ranker.
-    """  # noqa: D417
+    The arrays are those of ``RankedRequests``, but users may repeat; ``kept`` bool[Q, C] is what
+    the pre-ranker let through: nothing else reaches the re-ranker.
+    """
     rows = one_per_user(user_idx)
     there = (kept & (videos >= 0))[rows]
     worth = np.where(there, value[rows], -np.inf)

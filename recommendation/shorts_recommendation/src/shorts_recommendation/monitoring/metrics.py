@@ -3,8 +3,8 @@
 In: what the monitor saw. Out: series in the service's registry. Labels are bounded: features of the
 schema, kinds of finding, reasons of the re-ranker.
 
-What counts as drift is decided in the monitor, which knows sample sizes and people; a rule reads the
-verdict (``drift_severity``), a person the numbers behind it.
+What counts as drift is decided in the monitor, which knows sample sizes and people; a rule reads
+the verdict (``drift_severity``), a person the numbers behind it.
 """
 
 from __future__ import annotations

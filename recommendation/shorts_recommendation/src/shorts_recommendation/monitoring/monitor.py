@@ -5,10 +5,10 @@ In: every batch of slates that was computed, every batch of events that was appl
 thread of its own compares, every few seconds.
 
 Two references, for two questions (``ml_platform.operations.drift_monitor``): "training", from the
-bundle: are the models given what they learnt on? And "launch", the first slates of this process: has
-something changed since? The second one wakes people. Departure from the sister system: the launch
-sample is what came first, not a day's, because features here are shares and rates over minutes and
-hours; a long-lived process should be given the sample of a whole day.
+bundle: are the models given what they learnt on? And "launch", the first slates of this process:
+has something changed since? The second one wakes people. Departure from the sister system: the
+launch sample is what came first, not a day's, because features here are shares and rates over
+minutes and hours; a long-lived process should be given the sample of a whole day.
 
 Only one slate in ``every`` is looked at: drift needs hundreds of people, not all of them.
 """
@@ -98,6 +98,7 @@ class FeedMonitor:
         settings: MonitorSettings | None = None,
     ) -> None:
         self.settings = settings or MonitorSettings()
+        self.registry = registry
         self.metrics = FeedWatchMetrics(registry, snapshot_age_s)
         self.reports: dict[str, DriftReport] = {}
         self._columns = monitored_columns(config)

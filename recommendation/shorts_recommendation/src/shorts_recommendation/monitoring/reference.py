@@ -1,7 +1,7 @@
 """What training leaves behind for the monitor: features and values of the videos it would show.
 
-In: a trained recommender and requests of the last validation hours. Out: a ``ReferenceProfile`` with
-a column for each cross feature and one for the value by which slates are ordered.
+In: a trained recommender and requests of the last validation hours. Out: a ``ReferenceProfile``
+with a column for each cross feature and one for the value by which slates are ordered.
 
 *Which rows?* The monitor sees videos that are shown, ten of a thousand candidates, chosen by the
 models themselves. Against all training rows every slate would look drifted for good: what is shown
@@ -131,8 +131,8 @@ def explain_family(family: str, findings: Sequence[Finding]) -> str | None:
     counts = [way for name, way in ways.items() if name.startswith("log_impressions")]
     if counts and set(counts) == {"down"}:
         return (
-            "counters run empty, the shortest half-life first: events no longer reach them; look at "
-            "feed_stream_lag_events and feed_snapshot_age_seconds before any model"
+            "counters run empty, the shortest half-life first: events no longer reach them; "
+            "look at stream_lag_events and feed_snapshot_age_seconds before any model"
         )
     if counts and set(counts) == {"up"}:
         return (

@@ -99,7 +99,8 @@ def fit_watch_label(
     if not (np.asarray(duration_s) > 0).all():
         raise ValueError(f"durations must be positive, got {np.min(duration_s)}")
     inner = np.linspace(0, 1, groups + 1)[1:-1]
-    edges = np.unique(np.quantile(duration_s, inner))
+    # Edges are durations that occur, so that no group is empty.
+    edges = np.unique(np.quantile(duration_s, inner, method="lower"))
     edges = edges[edges < np.max(duration_s)]  # an edge at the maximum leaves an empty group
     group = np.searchsorted(edges, duration_s, side="left")
     share = np.linspace(0, 1, KNOTS)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnxruntime as ort
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from shorts_recommendation.ranking.network import HistoryEncoder, attention_bias
@@ -75,7 +76,11 @@ def encoder_model(encoder: HistoryEncoder, length: int) -> bytes:
         last = number == n_layers - 1
         x = _layer(graph, x, part, _rows(graph, bias, last), encoder.n_heads, last_only=last)
     x = _norm(graph, x, weights["layers.norm.weight"], weights["layers.norm.bias"])
-    graph.nodes.append(helper.make_node("Reshape", [x, _shape(graph, 0, width)], ["state"]))
+    state = graph("Reshape", x, _shape(graph, 0, width))
+    # Without any event the last row is a padding's: the start token's own state stands instead.
+    newest = graph("Cast", _last(graph, "known"), to=TensorProto.BOOL)
+    empty = graph.constant(_empty_state(encoder))
+    graph.nodes.append(helper.make_node("Where", [newest, state, empty], ["state"]))
     return _model(graph, width, length).SerializeToString()
 
 
@@ -102,6 +107,14 @@ def make_session(model: bytes, *, threads: int = 1) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _empty_state(encoder: HistoryEncoder) -> np.ndarray:
+    """f32[1, d]: the state of somebody without history."""
+    with torch.inference_mode():
+        width = len(encoder.start)
+        nothing = torch.zeros(1, 0, width), torch.zeros(1, 0, len(EVENT_COLUMNS))
+        return np.asarray(encoder(*nothing)[:, -1].numpy())
 
 
 def _layer(

@@ -34,6 +34,7 @@ STEPS = 300
 REQUESTS_A_STEP = 32
 CANDIDATES_A_STEP = 256
 LEARNING_RATE = 5e-3
+BATCH = 64  # requests that the teacher scores at a time
 SHARPNESS = 2.0
 """Of the soft targets, per standard deviation of the teacher's values: the top counts most."""
 
@@ -149,8 +150,18 @@ def fit_prerank(
     if not len(batch):
         raise ValueError("no requests to distil on")
     encoded = teacher.encode(batch) if encoded is None else encoded
-    heads = teacher.score(encoded, batch.user, batch.context, videos, cross)
-    values = np.where(videos >= 0, value(heads, weights), -np.inf)
+    values = np.concatenate(
+        [
+            value(
+                teacher.score(
+                    encoded[at], batch.user[at], batch.context[at], videos[at], cross[at]
+                ),
+                weights,
+            )
+            for at in (slice(i, i + BATCH) for i in range(0, len(batch), BATCH))
+        ]
+    )
+    values = np.where(videos >= 0, values, -np.inf)
     columns = item_columns(teacher.tables)
     scale = np.maximum(columns.std(axis=0), 1e-3)
     spread = np.maximum(counters.std(axis=0), 1e-3)

@@ -3,14 +3,14 @@
 In: the long views before a moment as a matrix [U, V]. Out: either
 
 - item-item: for every video its K nearest by shrunk cosine (``Neighbours``); a request adds up the
-  votes of the user's last long views. It needs no model of the user, so a new user has it after one
-  long view, and an event changes the very next request. Deshpande and Karypis, "Item-Based Top-N
+  votes of the user's last long views. Deshpande and Karypis, "Item-Based Top-N
   Recommendation Algorithms", TOIS 2004; each source keeps its K best targets (a bounded fan-out).
 - iALS: factors of Rendle et al., "Revisiting the Performance of iALS on Item Recommendation
   Benchmarks", RecSys 2022 (ml_algorithms.matrix_factorization.ials), with the live history folded
-  in by one ridge solve, then a search over all factors.
+  in by one ridge solve (``FoldIn``), then a search over all factors.
 
-Which one serves is chosen on the validation days (evaluation/retrieval.py). The shrunk cosine is
+Neither needs a row of the user's own: a new user has candidates after one long view, and an event
+changes the very next request. Which one serves is chosen on the validation days (evaluation/retrieval.py). The shrunk cosine is
 x_i . x_j / sqrt((n_i + shrink)(n_j + shrink)): one common user of two rare videos is not certainty.
 
 Shapes: U users, V videos, K neighbours, B requests, H recent long views, M list length.
@@ -27,9 +27,12 @@ from scipy import sparse
 from ml_algorithms.matrix_factorization.ials import ImplicitALS, fit_ials
 from shorts_recommendation.config import RetrievalConfig
 from shorts_recommendation.log import ImpressionLog
-from shorts_recommendation.retrieval.index import VideoIndex
+from shorts_recommendation.retrieval.index import VideoIndex, choose_index
 
 BINS = 2048
+TUNING_USERS = 200
+SMALL = 5000
+"""Below so many videos an exact search is as fast as any."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,42 @@ def fit_factors(matrix: sparse.csr_matrix, config: RetrievalConfig, seed: int) -
     )
 
 
-def fold_in(model: ImplicitALS, recent: np.ndarray) -> np.ndarray:
-    """User factors f32[B, D] of recent long views i32[B, H], -1 padded."""
-    rows, places = np.nonzero(recent >= 0)
-    ones = np.ones(len(rows), dtype=np.float32)
-    shape = (len(recent), len(model.item_factors))
-    return model.fold_in(sparse.csr_matrix((ones, (rows, recent[rows, places])), shape=shape))
+class FoldIn:
+    """Half a step of iALS for a micro-batch: factors of users from their last long views alone.
+
+    The same ridge regression as ``ImplicitALS.fold_in``, with the Gram matrix of the catalogue kept
+    and the rows padded instead of sparse: a tenth of a millisecond for eight users.
+
+    Args:
+        model: Fitted factors.
+    """
+
+    def __init__(self, model: ImplicitALS) -> None:
+        items = model.item_factors.astype(np.float32)
+        self.model = model
+        self._items = np.vstack([items, np.zeros((1, items.shape[1]), dtype=np.float32)])
+        self._gram = (model.unobserved_weight * items.T @ items).astype(np.float32)
+
+    def users(self, recent: np.ndarray) -> np.ndarray:
+        """User factors f32[B, D] of recent long views i32[B, H], -1 padded; repeats count once."""
+        model = self.model
+        recent = np.where(_first_of_its_kind(recent), recent, -1)
+        views = self._items[recent]  # [B, H, D]; -1 is the row of zeros
+        n_views = (recent >= 0).sum(axis=1)
+        # The penalty counts the catalogue that the factors were fitted on.
+        scale = n_views + model.unobserved_weight * len(model.item_factors)
+        penalty = model.reg * scale**model.reg_exponent
+        system = self._gram + views.transpose(0, 2, 1) @ views
+        diagonal = np.einsum("bdd->bd", system)
+        diagonal += penalty[:, None].astype(np.float32)
+        right = views.sum(axis=1)[:, :, None]
+        return np.ascontiguousarray(np.linalg.solve(system, right)[:, :, 0], dtype=np.float32)
+
+
+def _first_of_its_kind(recent: np.ndarray) -> np.ndarray:
+    """bool[B, H]: False where a video stands further left already."""
+    same = recent[:, :, None] == recent[:, None, :]
+    return ~np.tril(same, k=-1).any(axis=2)
 
 
 def factors_of(item_factors: np.ndarray, config: RetrievalConfig) -> ImplicitALS:
@@ -100,10 +133,18 @@ def factors_of(item_factors: np.ndarray, config: RetrievalConfig) -> ImplicitALS
     return ImplicitALS(nobody, item_factors, config.ials_unobserved_weight, config.ials_reg, 1.0)
 
 
-def index_factors(item_factors: np.ndarray) -> VideoIndex:
-    """An exact index over the factors of videos that somebody watched through."""
-    watched = np.flatnonzero(np.abs(item_factors).sum(axis=1) > 0).astype(np.int32)
-    return VideoIndex("flat", 0, item_factors[watched].astype(np.float32), watched)
+def index_factors(model: ImplicitALS, k: int) -> VideoIndex:
+    """An index over the factors of videos that somebody watched through, as wide as recall asks.
+
+    The queries that set its width are users of the training; without any (a loaded model) it is
+    exact.
+    """
+    watched = np.flatnonzero(np.abs(model.item_factors).sum(axis=1) > 0).astype(np.int32)
+    vectors = np.ascontiguousarray(model.item_factors[watched], dtype=np.float32)
+    queries = model.user_factors[np.abs(model.user_factors).sum(axis=1) > 0][-TUNING_USERS:]
+    if not len(queries) or len(watched) < SMALL:
+        return VideoIndex("flat", 0, vectors, watched)
+    return choose_index("ivf", vectors, watched, np.ascontiguousarray(queries), k)[0]
 
 
 @numba.njit(cache=True)

@@ -133,7 +133,8 @@ def _collaborative(
     if config.collaborative == "item_item":
         return fit_neighbours(matrix, config), None, None
     factors = fit_factors(matrix, config, seed)
-    return None, factors, index_factors(factors.item_factors)
+    depth = int(config.search_depth * config.collaborative_quota)
+    return None, factors, index_factors(factors, depth)
 
 
 def tuning_queries(tower: TrainedTower, encoder: Encoder, pairs: Pairs) -> np.ndarray:

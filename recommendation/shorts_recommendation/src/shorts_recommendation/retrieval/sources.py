@@ -26,10 +26,9 @@ from shorts_recommendation.requests import RequestBatch
 from shorts_recommendation.retrieval.candidates import SOURCES, Candidates
 from shorts_recommendation.retrieval.collaborative import (
     BINS,
+    FoldIn,
     Neighbours,
     factors_of,
-    fold_in,
-    index_factors,
     neighbour_votes,
 )
 from shorts_recommendation.retrieval.encoder import Encoder, mapped
@@ -90,6 +89,7 @@ class Retriever:
             c.fresh_quota,
         )
         self._shares = shares(self.quotas)
+        self._fold_in = None if self.factors is None else FoldIn(self.factors)
         self._lists: SnapshotLists | None = None
         self._pool: FreshPool | None = None
         self._make_scratch()
@@ -201,7 +201,12 @@ class Retriever:
 
     def nearest(self, queries: np.ndarray) -> np.ndarray:
         """Videos i32[B, M] of largest product with user vectors f32[B, D]."""
-        return self.index.search(queries, int(self.config.search_depth * self.config.vector_quota))
+        return self.index.search(queries, self.depth)
+
+    @property
+    def depth(self) -> int:
+        """Neighbours that the index is asked for."""
+        return int(self.config.search_depth * self.config.vector_quota)
 
     def fresh(self, batch: RequestBatch, queries: np.ndarray) -> np.ndarray:
         """Fresh uploads i32[B, M]."""
@@ -289,9 +294,13 @@ class Retriever:
             np.save(folder / "neighbours_similarity.npy", self.neighbours.similarity)
         if self.factors is not None:
             np.save(folder / "item_factors.npy", self.factors.item_factors)
+        if self.factor_index is not None:
+            (folder / "factor_index").mkdir(exist_ok=True)
+            self.factor_index.save(folder / "factor_index")
         meta = {
             "collaborative": "ials" if self.neighbours is None else "item_item",
             "index": [self.index.kind, self.index.width],
+            "factor_index": self.factor_index and [self.factor_index.kind, self.factor_index.width],
             "n_languages": self.n_languages,
             "foreign": self.foreign,
             "indexed_until_s": self.indexed_until_s,
@@ -321,7 +330,7 @@ class Retriever:
             )
         else:
             factors = factors_of(np.load(folder / "item_factors.npy"), config.retrieval)
-            factor_index = index_factors(factors.item_factors)
+            factor_index = VideoIndex.load(folder / "factor_index", *meta["factor_index"])
         return cls(
             catalogue=catalogue,
             config=config.retrieval,
@@ -341,9 +350,11 @@ class Retriever:
         return np.clip(batch.language.astype(np.int64), 0, self.n_languages - 1)
 
     def _by_factors(self, recent: np.ndarray, length: int) -> np.ndarray:
-        if self.factors is None or self.factor_index is None:
+        if self._fold_in is None or self.factor_index is None:
             raise RuntimeError("iALS has no index: fit_retriever makes it")
-        return self.factor_index.search(fold_in(self.factors, recent).astype(np.float32), length)
+        found = self.factor_index.search(self._fold_in.users(recent), length)
+        found[(recent >= 0).sum(axis=1) == 0] = -1  # nothing to fold in
+        return found
 
 
 def best_tags(profile: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

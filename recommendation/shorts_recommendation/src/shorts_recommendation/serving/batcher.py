@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 logger = logging.getLogger(__name__)
+SPARE_LOOK_S = 0.05
+"""An idle thread looks for spare work so often while some is gathering."""
 J = TypeVar("J")
 R = TypeVar("R")
 
@@ -53,7 +55,8 @@ class Batcher(Generic[J, R]):
         max_batch: Most tasks in one call.
         wait_ms: How long an idle thread waits for a second job.
         loop: Where futures are resolved.
-        spare: Asked for tasks to compute while nobody waits; returns at most as many as it is told.
+        spare: Asked for tasks to compute while nobody waits; none while there are too few of them.
+        spare_waits: Whether there are some, so that an idle thread asks again soon.
         on_spare: Given the results of spare tasks, on the loop.
         thread_start: Run first by the thread.
     """
@@ -65,11 +68,13 @@ class Batcher(Generic[J, R]):
         max_batch: int,
         wait_ms: float,
         loop: asyncio.AbstractEventLoop,
-        spare: Callable[[int], Sequence[J]] = lambda n: (),
+        spare: Callable[[], Sequence[J]] = lambda: (),
+        spare_waits: Callable[[], bool] = lambda: False,
         on_spare: Callable[[Sequence[J], Sequence[R]], object] = lambda tasks, results: None,
         thread_start: Callable[[], object] = lambda: None,
     ) -> None:
         self._work, self._spare, self._on_spare = work, spare, on_spare
+        self._spare_waits = spare_waits
         self._max_batch, self._wait_s = max_batch, wait_ms / 1e3
         self._loop = loop
         self._jobs: deque[Job[J, R]] = deque()
@@ -138,10 +143,10 @@ class Batcher(Generic[J, R]):
                     return [], self._alone.popleft(), ()
                 if self._jobs:
                     return self._take(), None, ()
-                spare = self._spare(self._max_batch)
+                spare = self._spare()
                 if spare:
                     return [], None, spare
-                self._condition.wait()
+                self._condition.wait(SPARE_LOOK_S if self._spare_waits() else None)
                 if self._jobs and self._wait_s and len(self._jobs) < self._max_batch:
                     self._condition.wait_for(
                         lambda: self._closed or len(self._jobs) >= self._max_batch, self._wait_s

@@ -36,8 +36,11 @@ logger = logging.getLogger(__name__)
 
 MARGIN_MS = 5.0
 """Of the deadline, for what comes after the models: rendering and writing the answer."""
-SPARE_BATCH = 4
-"""Slates computed ahead at once: a request that arrives meanwhile waits for them."""
+SPARE_BATCH = 8
+"""Slates computed ahead at once. A call of the models has a fixed cost that eight share; a request
+that arrives meanwhile waits for all of them."""
+SPARE_WAIT_S = 0.2
+"""Fewer than that are computed once the models have been idle so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class SlateComputer:
             wait_ms=config.batch_wait_ms,
             loop=engine.loop,
             spare=self._spare,
+            spare_waits=lambda: bool(engine.ahead),
             on_spare=self._keep,
             thread_start=engine.settings.thread_start,
         )
@@ -238,9 +242,10 @@ class SlateComputer:
         """The row's state has moved on: what is cached is stale, and worth computing ahead."""
         engine = self._engine
         if engine.config.compute_ahead and engine.slates.peek(row) is not None:
-            engine.ahead.pop(row, None)
-            engine.ahead[row] = None
-            self.batcher.nudge()
+            engine.ahead.pop(row, None)  # of several events in a row the last one counts
+            engine.ahead[row] = time.perf_counter()
+            if len(engine.ahead) in (1, SPARE_BATCH):
+                self.batcher.nudge()
 
     def find_stored(self) -> None:
         """Note which users' slates the store kept over a restart."""
@@ -295,14 +300,18 @@ class SlateComputer:
 
     # --- the models, on the computing thread -----------------------------------------------------
 
-    def _spare(self, n: int) -> list[_Task]:
-        """Slates that an event has made stale and nobody has asked for yet."""
+    def _spare(self) -> list[_Task]:
+        """Slates that an event has made stale and nobody has asked for yet, when it is worth it."""
         tasks: list[_Task] = []
         engine = self._engine
-        while engine.ahead and len(tasks) < min(n, SPARE_BATCH):
+        if len(engine.ahead) < SPARE_BATCH:
+            oldest_s = next(iter(list(engine.ahead.values())), float("inf"))
+            if time.perf_counter() - oldest_s < SPARE_WAIT_S:
+                return tasks
+        while engine.ahead and len(tasks) < SPARE_BATCH:
             try:
                 row, _ = engine.ahead.popitem(last=False)
-            except KeyError:  # the loop was faster
+            except KeyError:  # the loop took it back for a moment
                 break
             slate = engine.slates.peek(row)
             if slate is not None and slate.version != engine.users.version[row]:
@@ -319,7 +328,7 @@ class SlateComputer:
         encoded = self._encodings.of(rows, versions, batch)
         encode_ms = (time.perf_counter() - begin) * 1e3 - state_ms
         slates = engine.recommender.recommend(
-            *(batch, engine.trends.snapshot, self._length),
+            *(batch, engine.snapshot, self._length),
             recent=self._recent(tasks),
             encoded=encoded,
         )

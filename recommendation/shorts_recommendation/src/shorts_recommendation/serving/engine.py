@@ -79,8 +79,9 @@ class FeedEngine:
             length=self.config.trending_list,
             creator_cap=recommender.config.retrieval.creator_cap,
         )
+        self.snapshot = self.trends.snapshot
         self.slates = SlateCache(self.config.slates_in_process, self.config.slate_ttl_s)
-        self.ahead: OrderedDict[int, None] = OrderedDict()
+        self.ahead: OrderedDict[int, float] = OrderedDict()
         self.applied_seq = 0
         self.skipped_events = 0
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -192,7 +193,7 @@ class FeedEngine:
         )
 
     def catch_up(self) -> list[UploadRecord]:
-        """Apply what other workers have logged; on the loop. Returns their uploads, not yet added."""
+        """Apply what other workers have logged, on the loop; returns uploads, not yet added."""
         uploads: list[UploadRecord] = []
         while stored := self.log.read(self.applied_seq, REPLAY_BATCH):
             uploads += self._apply(stored)
@@ -245,7 +246,7 @@ class FeedEngine:
             content=upload.content,
             upload_s=upload.upload_s,
         )
-        self.trends.grow(self.recommender.catalogue)
+        self.snapshot = self.trends.grow(self.recommender.catalogue)
         self.users.use_items(self.recommender.items)
         self.video_idx[upload.video_id] = index
         return index
@@ -346,7 +347,7 @@ class FeedEngine:
             self.store.revive()
             if self.shared.latest() > self.applied_seq:
                 self.loop.call_soon_threadsafe(self.see_other_workers)
-            self.trends.advance(self.clock.now())
+            self._publish_trends()
             self.metrics.stream_lag.set(max(0, self.applied_seq - self.consumer.applied_seq))
 
     def _replay(self) -> None:
@@ -360,8 +361,20 @@ class FeedEngine:
             self._apply(stored)
             records = [read_record(event, self.video_idx) for event in stored]
             self.trends.add([r for r in records if isinstance(r, WatchEvent)])
-        self.trends.advance(self.clock.now())
+        self.snapshot = self.trends.advance(self.clock.now())
+        self.recommender.prepare(self.snapshot)
         self.computer.find_stored()
+
+    def _publish_trends(self) -> None:
+        """A new snapshot serves once the models have made their lists of it, outside requests."""
+        if self.trends.advance(self.clock.now()).as_of_s != self.snapshot.as_of_s:
+            self.computer.batcher.run_alone(self._use_snapshot).result()
+
+    def _use_snapshot(self) -> None:
+        """On the computing thread, like uploads: catalogue and counters have one length there."""
+        snapshot = self.trends.snapshot
+        self.recommender.prepare(snapshot)
+        self.snapshot = snapshot
 
     def _uploads(self, stored: Sequence[StoredEvent]) -> list[UploadRecord]:
         records = [read_record(event, self.video_idx) for event in stored]

@@ -75,6 +75,9 @@ class Recommender(Protocol):
     def source_names(self) -> Sequence[str]:
         """Names of the bits of ``Slate.sources``."""
 
+    def prepare(self, snapshot: CounterSnapshot) -> None:
+        """Makes what depends on the moment alone; free for the snapshot of the last call."""
+
     def encode(self, batch: RequestBatch) -> np.ndarray:
         """Histories as f32[B, d]; changes only with an event, so the service keeps it by user."""
 

@@ -3,9 +3,9 @@
 In: a loaded recommender and settings. Out: a server that runs until SIGTERM or Ctrl-C and then
 finishes the requests in flight.
 
-Several workers are forked after the bundle is loaded: its arrays are never written, so the processes
-share one copy of them. They share the listening socket, the durable log and the store too; each
-keeps the users' states itself and follows the log (`shared.SharedSeq`).
+Several workers are forked after the bundle is loaded: its arrays are never written, so the
+processes share one copy of them. They share the listening socket, the durable log and the store
+too; each keeps the users' states itself and follows the log (`shared.SharedSeq`).
 """
 
 from __future__ import annotations

@@ -8,9 +8,7 @@ a new and empty store, the publisher goes on from what the store says it has.
 *Consumer group.* Entries are acknowledged after they were handled. What a consumer took and did not
 acknowledge is read again by its successor of the same name, or claimed by another consumer once it
 has been idle long enough. Handling is idempotent: an entry whose number was handled before is
-acknowledged and skipped. That makes at-least-once delivery count once, the arrangement that Liu et
-al. ("Monolith: Real Time Recommendation System With Collisionless Embedding Table", ORSUM at RecSys
-2022, section 2.2) put between their online features and training.
+acknowledged and skipped; at-least-once delivery then counts once.
 """
 
 from __future__ import annotations

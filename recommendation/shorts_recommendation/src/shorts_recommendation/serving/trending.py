@@ -64,12 +64,13 @@ class LiveTrends:
                 self.snapshot = snapshot
         return self.snapshot
 
-    def grow(self, catalogue: Catalogue) -> None:
-        """Make room for the videos of a larger catalogue."""
+    def grow(self, catalogue: Catalogue) -> CounterSnapshot:
+        """Make room for the videos of a larger catalogue; the snapshot of the same moment."""
         with self._lock:
             self.catalogue = catalogue
             self._counters.grow(len(catalogue))
             self.snapshot = self._counters.snapshot
+        return self.snapshot
 
     def top(self, k: int, without: set[int]) -> list[int]:
         """The first k trending videos that are not among ``without``, as internal indices."""

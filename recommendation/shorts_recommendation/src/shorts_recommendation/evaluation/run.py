@@ -1,0 +1,93 @@
+"""The evaluation of a run: recall, ranking by log and by truth, re-ranking, the data's shape.
+
+In: the world and the trained system. Out: metrics in the run's ``Results`` and pictures. All on the
+test days; models are frozen at the end of validation, histories and counters are live.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ml_platform.evaluation.progress import Progress
+from ml_platform.evaluation.results import Results
+from shorts_recommendation.config import Config
+from shorts_recommendation.data import ShortsData
+from shorts_recommendation.evaluation.funnel import FunnelScores, score_funnel
+from shorts_recommendation.evaluation.ranking import evaluate_logged, evaluate_truth
+from shorts_recommendation.evaluation.reranking import evaluate_reranking
+from shorts_recommendation.evaluation.reranking_session import RankedRequests, one_per_user
+from shorts_recommendation.evaluation.retrieval import evaluate_retrieval
+from shorts_recommendation.pipeline import Trained
+
+
+def evaluate_system(
+    data: ShortsData,
+    trained: Trained,
+    config: Config,
+    results: Results,
+    plots: Path,
+    progress: Progress,
+) -> None:
+    """Measures every stage and records it."""
+    recommender = trained.recommender
+    record_data(data, results)
+    table = evaluate_retrieval(
+        data, recommender.items, recommender.retriever, config, results, plots, progress
+    )
+    evaluate_logged(data, trained, config, results, plots, progress)
+    scores = score_funnel(recommender, data, table.queries, progress)
+    evaluate_truth(scores, data.world, config, results, plots)
+    record_cascade(scores, results)
+    evaluate_reranking(
+        ranked_requests(scores, config.ranking.prerank_keep),
+        data.world,
+        recommender.basis,
+        recommender.config,
+        results,
+        plots=plots,
+        progress=progress,
+    )
+
+
+def record_data(data: ShortsData, results: Results) -> None:
+    """The log in numbers."""
+    log, windows = data.log, data.windows
+    protocol = "the whole log of the simulated world"
+    for name, value in {
+        "impressions": len(log),
+        "users": len(data.users),
+        "videos": len(data.catalogue),
+        "sessions": len(np.unique(log.session_id)),
+        "long_view_rate": log.long_view.mean(),
+        "skip_rate": log.skip.mean(),
+        "like_rate": log.like.mean(),
+        "test_impressions": int((log.timestamp >= windows.validation_end).sum()),
+    }.items():
+        results.add(f"data/log/{name}", float(value), protocol=protocol)
+
+
+def record_cascade(scores: FunnelScores, results: Results) -> None:
+    """How much of the ranker's best ten of 1,000 the pre-ranker lets through."""
+    value = scores.scores["transformer"]
+    best = np.argsort(-value, axis=1, kind="stable")[:, :10]
+    found = np.take_along_axis(scores.kept, best, axis=1).mean(axis=1)
+    protocol = f"test days, {len(value)} requests; kept: {int(scores.kept.sum(axis=1).max())}"
+    results.add("prerank/distilled/recall_of_top_10", float(found.mean()), protocol=protocol)
+
+
+def ranked_requests(scores: FunnelScores, keep: int) -> RankedRequests:
+    """What the ranker hands on, one request a user: the pre-ranker's choice with its values."""
+    rows = one_per_user(scores.user_idx)
+    value = np.where(scores.kept[rows], scores.scores["transformer"][rows], -np.inf)
+    order = np.argsort(-value, axis=1, kind="stable")[:, :keep]
+    value = np.take_along_axis(value, order, axis=1)
+    videos = np.take_along_axis(scores.videos[rows], order, axis=1)
+    return RankedRequests(
+        user_idx=scores.user_idx[rows],
+        now_s=scores.now_s[rows],
+        videos=np.where(np.isfinite(value), videos, -1),
+        value=value,
+        fresh=np.take_along_axis(scores.fresh[rows], order, axis=1),
+    )
