@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from handmade_ranking import Handmade, handmade, handmade_config
+
 from ml_platform.evaluation.classification_metrics import auc
-from shorts_recommendation.features import cross_features
 from shorts_recommendation.ranking.duration import fit_watch_label
 from shorts_recommendation.ranking.fitting import (
     Fit,
@@ -20,10 +19,14 @@ from shorts_recommendation.ranking.fitting import (
     score_outputs,
     sequence_grades,
 )
-from shorts_recommendation.ranking.network import RankingNetwork, Scale, attention_bias, item_columns
-from shorts_recommendation.ranking.onnx_encoder import make_session, quantised
+from shorts_recommendation.ranking.network import (
+    RankingNetwork,
+    Scale,
+    attention_bias,
+    item_columns,
+)
+from shorts_recommendation.ranking.onnx_encoder import quantised
 from shorts_recommendation.ranking.sequences import (
-
     cut_windows,
     distance_to_shown,
     event_columns,
@@ -245,7 +248,9 @@ def test_windows_predict_every_wanted_row_once(fit: Fit) -> None:
     sequences = fit.sequences
     wanted = sequences.time_s > np.median(sequences.time_s)
     cuts = cut_windows(sequences, wanted, window=12, context=5)
-    predicted = np.concatenate([np.arange(t, e) for t, e in zip(cuts.target, cuts.end, strict=True)])
+    predicted = np.concatenate(
+        [np.arange(t, e) for t, e in zip(cuts.target, cuts.end, strict=True)]
+    )
     np.testing.assert_array_equal(np.sort(predicted), np.flatnonzero(wanted))
     assert (cuts.end - cuts.first <= 12).all()
     for first, target, end in zip(cuts.first, cuts.target, cuts.end, strict=True):
@@ -290,12 +295,8 @@ def test_distance_to_shown_by_brute_force() -> None:
 
 
 def test_intra_list_term_by_brute_force(made: Handmade, fit: Fit) -> None:
-    cuts = cut_windows(
-        fit.sequences, fit.sequences.user_idx < 2, window=32, context=8
-    )
-    batch = window_batch(
-        fit.sequences, cuts, np.arange(2), made.catalogue.content, fit.scales
-    )
+    cuts = cut_windows(fit.sequences, fit.sequences.user_idx < 2, window=32, context=8)
+    batch = window_batch(fit.sequences, cuts, np.arange(2), made.catalogue.content, fit.scales)
     value = torch.linspace(-1, 2, len(batch.at))
     session, vectors = batch.session.numpy(), made.catalogue.content[fit.sequences.video[batch.row]]
     total = 0.0

@@ -198,7 +198,7 @@ def bench(
 
 
 def _add_demonstration(name: str, module: str, text: str) -> None:
-    """A command that runs ``main(run)`` of a module on the configured world."""
+    """A command that runs ``main(run)``, or ``module:function``, on the configured world."""
 
     def command(
         config: ConfigFile = None,
@@ -210,7 +210,9 @@ def _add_demonstration(name: str, module: str, text: str) -> None:
         import importlib
 
         chosen = settings(config, dataset, overrides, seed)
-        work = importlib.import_module(f"shorts_recommendation.{module}").main
+        place, _, function = module.partition(":")
+        found = importlib.import_module(f"shorts_recommendation.{place}")
+        work = getattr(found, function or "main")
         guarded(lambda: work(started(chosen, out)))
 
     app.command(name=name, help=text)(command)
@@ -221,7 +223,7 @@ DEMONSTRATIONS = {
     "indexes": ("retrieval.command", "FAISS kinds on these embeddings: recall, speed, memory"),
     "incremental": ("retrieval.incremental_command", "towers updated hourly, daily, never"),
     "duration": ("ranking.duration_command", "seconds, ratio or D2Q as the watch label"),
-    "micro-video": ("micro_video.command", "the real set with its published split"),
+    "micro-video": ("micro_video.command:run", "the real set with its published split"),
     "experiments": ("experiments.command", "A/B tests on the simulated people"),
     "scaling": ("scaling", "time and memory as the world grows"),
 }

@@ -146,7 +146,7 @@ class Run:
             write_atomic(self.results_folder() / "plots" / picture.name, picture.read_bytes())
 
     def _serve_load(self, bundle: Path, results: Results) -> None:
-        from shorts_recommendation.serving.load_session import record_sessions
+        from shorts_recommendation.serving.record import record_sessions
 
         with self.progress.stage("serving under load, second process", 2) as step:
             record_sessions(bundle, self.config, results, step)

@@ -95,7 +95,7 @@ class TwoTowerConfig(Stage):
     online_row_rate: PositiveFloat = 0.02
     """Of id rows between two trainings (retrieval/incremental.py)."""
     batch_size: PositiveInt = 512
-    """With half as many uniform negatives: a third of the logits a pair of twice that, same recall."""
+    """With half as many uniform negatives: twice the logits a pair gave the same recall."""
     epochs: PositiveInt = 2
     """More overfit: recall on the validation days falls from the third on."""
     temperature: PositiveFloat = 0.1

@@ -16,11 +16,12 @@ import numpy as np
 from ml_platform.evaluation.progress import Progress
 from shorts_recommendation.counters import CounterSnapshot
 from shorts_recommendation.data import ShortsData
+from shorts_recommendation.evaluation.ranking_scores import candidate_scores
 from shorts_recommendation.evaluation.retrieval_queries import Queries, snapshots_of
-from shorts_recommendation.recommender import Recommender, with_ranker
+from shorts_recommendation.features import cross_features
+from shorts_recommendation.recommender import Recommender
 from shorts_recommendation.requests import RequestBatch
 from shorts_recommendation.reranking import with_budget
-from shorts_recommendation.retrieval.lists import trending_score
 
 BATCH = 32  # 1,000 candidates each: features of one batch stay in tens of megabytes
 
@@ -33,9 +34,7 @@ class FunnelScores:
         user_idx: i32[Q].
         now_s: i64[Q].
         videos: i32[Q, C], -1 padded.
-        scores: Model -> f32[Q, C], -inf beside a padding: "transformer", "lightgbm", "prerank",
-            "cascade" (the ranker's value of what the pre-ranker kept, below all others), and the
-            baselines "popularity", "tag_match" and "random".
+        scores: Model -> f32[Q, C], -inf beside a padding; names as in ``ranking_scores``.
         kept: bool[Q, C], what the pre-ranker let through.
         fresh: bool[Q, C], uploads with exposures left.
     """
@@ -78,34 +77,27 @@ def _score(
     recommender: Recommender, batch: RequestBatch, snapshot: CounterSnapshot
 ) -> FunnelScores:
     recommender.prepare(snapshot)
-    encoded = recommender.encode(batch)
-    candidates = recommender.retrieve(batch, snapshot)
-    videos, there = candidates.videos, candidates.videos >= 0
-    known = np.maximum(videos, 0)
-    columns = recommender.prerank(candidates, encoded, recommender.config.ranking.prerank_keep)
-    kept = np.zeros(videos.shape, dtype=np.bool_)
-    np.put_along_axis(kept, columns, True, axis=1)
-    kept &= there
-    scores = {
-        name: with_ranker(recommender, name).rank(batch, snapshot, videos, encoded).value
-        for name in recommender.rankers
-    }
-    scores["prerank"] = recommender.preranker.score(encoded, videos)
-    scores["cascade"] = np.where(kept, scores["transformer"], scores["prerank"] - 1e6)
-    tags = recommender.items.tags[known]
-    rows = np.arange(len(batch))[:, None, None]
-    affinity = np.where(tags >= 0, batch.tag_profile[rows, np.maximum(tags, 0)], 0).sum(axis=2)
-    scores["tag_match"] = affinity
-    scores["popularity"] = trending_score(snapshot)[known]
-    seeds = np.random.default_rng(int(batch.now_s[0]))
-    scores["random"] = seeds.random(videos.shape)
+    videos = recommender.retrieve(batch, snapshot).videos
+    there, known = videos >= 0, np.maximum(videos, 0)
+    ranking = recommender.config.ranking
+    scores = candidate_scores(
+        recommender.rankers,
+        recommender.preranker,
+        recommender.encoder,
+        batch,
+        snapshot,
+        videos,
+        cross_features(batch, videos, snapshot, recommender.items),
+        ranking.value_weights,
+        keep=ranking.prerank_keep,
+    )
     retrieval = recommender.config.retrieval
     return FunnelScores(
         batch.user_idx,
         batch.now_s,
         videos,
         {name: np.where(there, s, -np.inf).astype(np.float32) for name, s in scores.items()},
-        kept,
+        np.isfinite(scores["funnel"]) & there,
         there
         & with_budget(
             recommender.items.upload_s[known],

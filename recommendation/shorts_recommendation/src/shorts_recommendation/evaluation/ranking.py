@@ -188,7 +188,9 @@ def record_logged(
     ndcg = {}
     for name, score in {**scores, "random": shuffled}.items():
         ndcg[name], first = session_ndcg(score, rows.gains, rows.session, K)
-        words = f"{protocol}; sessions with unequal grades (0 skip .. 3 like), shown rows re-ordered"
+        words = (
+            f"{protocol}; sessions with unequal grades (0 skip .. 3 like), shown rows re-ordered"
+        )
         estimate = bootstrap_mean(ndcg[name], rows.user[first], resamples=resamples, seed=seed)
         results.add(f"ranking/{name}/logged_ndcg@10", estimate, protocol=words)
     for name, predicted in heads.items():

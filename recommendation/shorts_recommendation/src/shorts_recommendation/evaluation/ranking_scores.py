@@ -14,10 +14,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from shorts_recommendation.config import StateConfig
 from shorts_recommendation.counters import CounterSnapshot
 from shorts_recommendation.evaluation.ranking import LoggedRows
 from shorts_recommendation.features import cross_feature_names
-from shorts_recommendation.config import StateConfig
 from shorts_recommendation.log import Catalogue, ImpressionLog, Windows
 from shorts_recommendation.ranking.fitting import Fit, score_log, sequence_grades
 from shorts_recommendation.ranking.heads import Heads, Ranker
@@ -30,7 +30,9 @@ DAY_RATE = 1
 """Position of the 24-hour half-life in ``state.counter_half_lives_h``."""
 
 
-def rows_of_test_days(fit: Fit, log: ImpressionLog, windows: Windows) -> tuple[np.ndarray, LoggedRows]:
+def rows_of_test_days(
+    fit: Fit, log: ImpressionLog, windows: Windows
+) -> tuple[np.ndarray, LoggedRows]:
     """The mask bool[M] of the test days over ``fit.sequences``, and what happened in them."""
     sequences = fit.sequences
     wanted = sequences.time_s >= windows.validation_end

@@ -15,7 +15,8 @@ from ml_platform.evaluation.results import Results
 from shorts_recommendation.config import Config
 from shorts_recommendation.data import ShortsData
 from shorts_recommendation.evaluation.funnel import FunnelScores, score_funnel
-from shorts_recommendation.evaluation.ranking import evaluate_logged, evaluate_truth
+from shorts_recommendation.evaluation.ranking import record_logged, record_truth, truth_table
+from shorts_recommendation.evaluation.ranking_scores import logged_scores, rows_of_test_days
 from shorts_recommendation.evaluation.reranking import evaluate_reranking
 from shorts_recommendation.evaluation.reranking_session import RankedRequests, one_per_user
 from shorts_recommendation.evaluation.retrieval import evaluate_retrieval
@@ -36,9 +37,10 @@ def evaluate_system(
     table = evaluate_retrieval(
         data, recommender.items, recommender.retriever, config, results, plots, progress
     )
-    evaluate_logged(data, trained, config, results, plots, progress)
+    with progress.stage("ranking of the logged sessions", 1):
+        evaluate_logged(data, trained, results)
     scores = score_funnel(recommender, data, table.queries, progress)
-    evaluate_truth(scores, data.world, config, results, plots)
+    evaluate_truth(scores, data, config, results)
     record_cascade(scores, results)
     evaluate_reranking(
         ranked_requests(scores, config.ranking.prerank_keep),
@@ -66,6 +68,47 @@ def record_data(data: ShortsData, results: Results) -> None:
         "test_impressions": int((log.timestamp >= windows.validation_end).sum()),
     }.items():
         results.add(f"data/log/{name}", float(value), protocol=protocol)
+
+
+def evaluate_logged(data: ShortsData, trained: Trained, results: Results) -> None:
+    """Protocol L: the shown impressions of the test days, re-ordered."""
+    config = trained.recommender.config
+    wanted, rows = rows_of_test_days(trained.transformer, data.log, data.windows)
+    heads, scores = logged_scores(
+        trained.transformer,
+        trained.trees,
+        data.catalogue,
+        config.state,
+        wanted,
+        config.ranking.value_weights,
+    )
+    days = config.world.days - config.data.train_days - config.data.validation_days
+    record_logged(
+        results,
+        rows,
+        heads,
+        scores,
+        protocol=f"simulated world, last {days} of {config.world.days} days, n = {len(rows):,} "
+        f"impressions, 95% bootstrap by user, seed {config.seed}",
+        resamples=config.evaluation.resamples,
+        seed=config.seed,
+    )
+
+
+def evaluate_truth(
+    scores: FunnelScores, data: ShortsData, config: Config, results: Results
+) -> None:
+    """Protocol T: the funnel's candidates, judged by what the world knows."""
+    known = np.maximum(scores.videos, 0)
+    satisfaction = data.world.expected(scores.user_idx, known, scores.now_s).satisfaction
+    table = truth_table(
+        satisfaction, scores.videos, scores.scores, scores.user_idx, seed=config.seed
+    )
+    protocol = (
+        f"simulated world, first requests of test-day sessions, the funnel's own candidates "
+        f"(mean {table.n_candidates:.0f}), 95% bootstrap by user, seed {config.seed}"
+    )
+    record_truth(results, table, protocol=protocol, resamples=config.evaluation.resamples)
 
 
 def record_cascade(scores: FunnelScores, results: Results) -> None:

@@ -20,6 +20,7 @@ class ExperimentSettings:
         days: Of an ordinary experiment.
         long_days: Of the one about retention, which moves slowly.
         people: In an experiment, over all arms.
+        trap_people: In the one about retention.
         market_people: In the one about uploads: each arm is a platform of its own.
         slate_length: Videos asked for at once.
         refetch_after: Videos played before the next slate is asked for.
@@ -34,6 +35,7 @@ class ExperimentSettings:
     days: int = 7
     long_days: int = 14
     people: int = 2_000
+    trap_people: int = 3_000
     market_people: int = 2_000
     slate_length: int = 10
     refetch_after: int = 5
@@ -59,7 +61,10 @@ class ExperimentSettings:
                 "validation_days": self.validation_days,
             }
         )
-        return config.model_copy(update={"world": world, "data": data})
+        # Counters every hour instead of every quarter: people of one period share the models' work,
+        # and a study takes a third of the time. Training reads the same grid.
+        state = config.state.model_copy(update={"counter_period_s": 3600})
+        return config.model_copy(update={"world": world, "data": data, "state": state})
 
 
 FULL = ExperimentSettings()
@@ -71,6 +76,7 @@ QUICK = ExperimentSettings(
     days=2,
     long_days=3,
     people=200,
+    trap_people=200,
     market_people=160,
     market_seeds=1,
     aa_splits=40,

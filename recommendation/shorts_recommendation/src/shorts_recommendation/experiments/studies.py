@@ -17,7 +17,7 @@ from ml_platform.operations.assignment import N_BUCKETS, buckets
 from ml_platform.operations.experiments import SampleRatio, sample_ratio
 from shorts_recommendation.experiments.market import Market, market, panel_worth
 from shorts_recommendation.experiments.measures import Measured, measure, trace_of_log
-from shorts_recommendation.experiments.policies import RecommenderPolicy
+from shorts_recommendation.experiments.policies import EarlyInterest, RecommenderPolicy
 from shorts_recommendation.experiments.reading import Look, Reading, looks, read_all
 from shorts_recommendation.experiments.settings import ExperimentSettings
 from shorts_recommendation.experiments.simulation import Platform, Policy, Simulation, Trace
@@ -313,21 +313,26 @@ def exploration_study(settings: ExperimentSettings) -> Study:
 
 
 def trap_study(settings: ExperimentSettings) -> Study:
-    """The value of a video is its chance of a long view, and nothing else."""
-    weights = {"long_view": 1.0}
+    """Two ways to go for clicks: the head alone, and what hooked the others."""
+    alone = {"value_weights": {"long_view": 1.0}}
     return Study(
         "trap",
-        "The trap: click-through rate alone",
+        "The trap: going for long views",
         (
             ArmSpec("value", "weighted heads", funnel),
             ArmSpec(
-                "ctr_only",
-                "long views only",
-                lambda ground: funnel(ground, ranking={"value_weights": weights}),
+                "head_alone",
+                "long-view head alone",
+                lambda ground: funnel(ground, ranking=alone),
+            ),
+            ArmSpec(
+                "early_interest",
+                "long-view rate of all",
+                lambda ground: EarlyInterest(ground.recommender),
             ),
         ),
         settings.long_days,
-        settings.people,
+        settings.trap_people,
     )
 
 

@@ -190,15 +190,15 @@ def table_of(results: Results, study: Study) -> Table:
     for name, row in study.rows.items():
         metric = results[f"micro_video/{name}/recall@{k}"]
         interval = Estimate(metric.value, metric.low, metric.high, metric.n or 0)
-        means = {one: float(row.values[one].mean()) for one in METRICS}
+        means: Mapping[str, float] = {one: float(row.values[one].mean()) for one in METRICS}
         origin = ORIGINS[row.protocol]
         found.append((NAMES[name], means, interval, origin))
     for figure in published_for(results.run.dataset.synthetic).values():
-        means = {one: getattr(figure, one) for one in METRICS}
+        means = {one: float(getattr(figure, one)) for one in METRICS}
         found.append((figure.name, means, None, "cited"))
-    for label, means, ends, origin in sorted(found, key=lambda one: -one[1]["recall"]):
+    for label, values, ends, origin in sorted(found, key=lambda one: -one[1]["recall"]):
         known = ends is not None and ends.low is not None
         span = f"{ends.low:.4f} to {ends.high:.4f}" if ends is not None and known else ""
-        numbers = [f"{means[one]:.4f}" for one in METRICS]
+        numbers = [f"{values[one]:.4f}" for one in METRICS]
         table.add_row(label, numbers[0], span, numbers[1], numbers[2], origin)
     return table

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -37,10 +38,12 @@ from shorts_recommendation.micro_video.protocol import (
     tune,
 )
 from shorts_recommendation.micro_video.rows import (
+    Graphs,
     Row,
     Study,
     WalkSettings,
     clock,
+    fixed,
     means_of,
     on_test,
     plus,
@@ -56,7 +59,7 @@ SMOOTH = 5e-4
 
 
 def add_recent(
-    study: Study, walk: Scorer, settings: WalkSettings, tower: Scorer, step: Step
+    study: Study, graphs: Graphs, settings: WalkSettings, tower: Scorer, step: Step
 ) -> None:
     """Popularity of the present, alone, beside the walk, and in the trees."""
     split, config = study.split, study.config
@@ -67,7 +70,7 @@ def add_recent(
         means_of([measured]), measured.lists, "recent", "", 1, 1, None, seconds()
     )
     fold = np.random.default_rng(config.seeds[0]).integers(0, config.folds, len(split.validation))
-    for name, grid in _recent_walks(study, settings).items():
+    for name, grid in _recent_walks(study, graphs, settings).items():
         with clock() as seconds:
             best, recall = _best_recent(study, grid, fold)
             measured = on_test(study, grid[best][1](counts))
@@ -76,7 +79,9 @@ def add_recent(
             seconds(),
         )  # fmt: skip
     with clock() as seconds:
-        measured_many, sources, rows = _recent_funnel(study, walk, tower, fold)
+        measured_many, sources, rows = _recent_funnel(
+            study, walk_of(split, graphs, config.walk_hops, settings), tower, fold
+        )
     study.rows["funnel_recent"] = Row(
         means_of(measured_many), measured_many[0].lists, "recent", f"leaves={config.leaves[-1]}",
         1, len(measured_many), None, seconds(),
@@ -85,7 +90,7 @@ def add_recent(
     step(1)
 
 
-def add_numbering(study: Study, settings: WalkSettings, step: Step) -> None:
+def add_numbering(study: Study, graphs: Graphs, settings: WalkSettings, step: Step) -> None:
     """What the videos' numbers give away: they follow first appearance, and hidden videos are new.
 
     Rows of protocol ``numbering`` explain the split; they are no models to compare. A production
@@ -93,12 +98,12 @@ def add_numbering(study: Study, settings: WalkSettings, step: Step) -> None:
     does not state, and that no published model reads.
     """
     split, config = study.split, study.config
-    walk = walk_of(split, config, settings)
+    walk = walk_of(split, graphs, config.walk_hops, settings)
     plain = scorers.constant(split.popularity(light_only=True))
     for name, scorer in (("popularity_numbering", plain), ("walk_numbering", walk)):
         with clock() as seconds:
             grid = [
-                (f"power={p:g}", lambda p=p, one=scorer: by_number(one, split.n_videos, p))
+                (f"power={p:g}", partial(by_number, scorer, split.n_videos, p))
                 for p in config.numbering_power
             ]
             won = tune(grid, split.train, split.validation, config.k)
@@ -121,18 +126,28 @@ RecentGrid = list[tuple[str, Callable[[np.ndarray], Scorer]]]
 """(setting in words, function from the present's popularity f64[V] to a scorer)."""
 
 
-def _recent_walks(study: Study, settings: WalkSettings) -> dict[str, RecentGrid]:
+def _recent_walks(study: Study, graphs: Graphs, settings: WalkSettings) -> dict[str, RecentGrid]:
     """Two ways to tell the walk what is watched now: added, or as a correction of the prior."""
     split, config = study.split, study.config
-    walk = walk_of(split, config, settings)
-    bare = walk_of(split, config, replace(settings, backoff=0.0))
+    walk = walk_of(split, graphs, config.walk_hops, settings)
+    bare = walk_of(split, graphs, config.walk_hops, replace(settings, backoff=0.0))
     old = split.popularity(light_only=settings.light_only)
-    added = [(f"weight={w:g}", lambda now, w=w: plus(walk, w * now)) for w in config.recent_weight]
-    shifted = [
-        (f"backoff={b:g} power={p:g}", lambda now, b=b, p=p: prior_shift(bare, old, now, b, p))
+    added: RecentGrid = [(f"weight={w:g}", partial(_added, walk, w)) for w in config.recent_weight]
+    shifted: RecentGrid = [
+        (f"backoff={b:g} power={p:g}", partial(_shifted, bare, old, b, p))
         for b, p in product(config.shift_backoff, config.shift_power)
     ]
     return {"walk_recent": added, "walk_shifted": shifted}
+
+
+def _added(walk: Scorer, weight: float, now: np.ndarray) -> Scorer:
+    return plus(walk, weight * now)
+
+
+def _shifted(
+    bare: Scorer, old: np.ndarray, backoff: float, power: float, now: np.ndarray
+) -> Scorer:
+    return prior_shift(bare, old, now, backoff, power)
 
 
 def prior_shift(
@@ -211,7 +226,7 @@ def _rerank(study: Study, sources: Sources, rows: Labelled) -> None:
     for begin in range(0, len(split.test), BLOCK):
         users = split.test.user_idx[begin : begin + BLOCK]
         scores = score(users)[0]
-        pools = recommend(lambda _, s=scores: s, split.train, users, config.rerank_pool)
+        pools = recommend(fixed(scores), split.train, users, config.rerank_pool)
         for row, pool in enumerate(pools):
             relevance, near = (
                 rescale(scores[row, pool]),

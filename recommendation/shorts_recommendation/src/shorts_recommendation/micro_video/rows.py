@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import sparse
 
 from shorts_recommendation.micro_video import scorers
 from shorts_recommendation.micro_video.funnel import Labelled, Sources, fit_trees, funnel_scorers
@@ -86,13 +87,31 @@ class WalkSettings:
         )
 
 
-def walk_of(split: Split, config: MicroVideoConfig, chosen: WalkSettings) -> Scorer:
-    """The walk on a split's train rows."""
+@dataclass(frozen=True)
+class Graphs:
+    """What the walk goes on; made once, whatever the knobs.
+
+    Attributes:
+        walk: On the train rows.
+        content: csr f32[V, V], the frozen content graph.
+    """
+
+    walk: Walk
+    content: sparse.csr_matrix
+
+    @classmethod
+    def of(cls, split: Split, neighbours: int) -> Graphs:
+        """Both graphs of a split."""
+        return cls(Walk.on(split.train), content_graph(split.content, neighbours))
+
+
+def walk_of(split: Split, graphs: Graphs, hops: int, chosen: WalkSettings) -> Scorer:
+    """The walk with these knobs."""
     return walk_scorer(
-        Walk.on(split.train),
-        content_graph(split.content, config.content_neighbours),
+        graphs.walk,
+        graphs.content,
         split.popularity(light_only=chosen.light_only),
-        hops=config.walk_hops,
+        hops=hops,
         decay=chosen.decay,
         content=chosen.content,
         backoff=chosen.backoff,
@@ -127,12 +146,14 @@ def many_lists(
         block = users[begin : begin + BLOCK]
         found = score(block)
         blocks.append(
-            [
-                recommend(lambda _, one=one: one, study.split.train, block, study.config.k)
-                for one in found
-            ]
+            [recommend(fixed(one), study.split.train, block, study.config.k) for one in found]
         )
     return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+
+
+def fixed(scores: np.ndarray) -> Scorer:
+    """A scorer of users that were scored already, f32[B, V]; asks no second time."""
+    return lambda _: scores
 
 
 def plus(scorer: Scorer, base: np.ndarray) -> Scorer:

@@ -8,6 +8,7 @@ them: the history is the user, so that the same function scores a history with a
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from scipy import sparse
@@ -43,12 +44,13 @@ def content_knn(history: sparse.csr_matrix, features: np.ndarray) -> Scorer:
     return lambda users: np.asarray((history[users] @ features) @ features.T, dtype=np.float32)
 
 
+def _popular(split: Split, light_only: bool) -> Scorer:
+    return constant(split.popularity(light_only=light_only))
+
+
 def popularity_grid(split: Split) -> Grid:
     """Popularity among everybody, or among ordinary accounts only."""
-    return [
-        (f"light_only={light}", lambda light=light: constant(split.popularity(light_only=light)))
-        for light in (False, True)
-    ]
+    return [(f"light_only={light}", partial(_popular, split, light)) for light in (False, True)]
 
 
 def item_knn_grid(split: Split, config: MicroVideoConfig, *, ordinary_only: bool = False) -> Grid:
@@ -59,7 +61,7 @@ def item_knn_grid(split: Split, config: MicroVideoConfig, *, ordinary_only: bool
         return item_item(split.train, fit_item_knn(rows, neighbours=neighbours, shrink=shrink))
 
     return [
-        (f"neighbours={n} shrink={s:g}", lambda n=n, s=s: fitted(n, s))
+        (f"neighbours={n} shrink={s:g}", partial(fitted, n, s))
         for n in config.knn_neighbours
         for s in config.knn_shrink
     ]
@@ -67,13 +69,13 @@ def item_knn_grid(split: Split, config: MicroVideoConfig, *, ordinary_only: bool
 
 def rp3beta_grid(split: Split, config: MicroVideoConfig) -> Grid:
     """RP3beta over neighbours and the discount of popular targets."""
+
+    def fitted(neighbours: int, beta: float) -> Scorer:
+        model = fit_rp3beta(split.train, alpha=1.0, beta=beta, neighbours=neighbours)
+        return item_item(split.train, model)
+
     return [
-        (
-            f"neighbours={n} beta={b:g}",
-            lambda n=n, b=b: item_item(
-                split.train, fit_rp3beta(split.train, alpha=1.0, beta=b, neighbours=n)
-            ),
-        )
+        (f"neighbours={n} beta={b:g}", partial(fitted, n, b))
         for n in config.rp3_neighbours
         for b in config.rp3_beta
     ]
@@ -108,12 +110,8 @@ def ials_settings(config: MicroVideoConfig) -> list[tuple[float, float]]:
 
 def ease_grid(split: Split, config: MicroVideoConfig) -> Grid:
     """EASE over its penalty; single precision, which a catalogue of this size allows."""
-    return [
-        (
-            f"reg={reg:g}",
-            lambda reg=reg: item_item(
-                split.train, fit_ease(split.train, reg=reg, dtype=np.float32)
-            ),
-        )
-        for reg in config.ease_reg
-    ]
+
+    def fitted(reg: float) -> Scorer:
+        return item_item(split.train, fit_ease(split.train, reg=reg, dtype=np.float32))
+
+    return [(f"reg={reg:g}", partial(fitted, reg)) for reg in config.ease_reg]

@@ -40,7 +40,7 @@ class MicroVideoConfig(Stage):
     walk_hops: PositiveInt = 3
     walk_decay: tuple[float, ...] = (0.3, 1.0)
     walk_backoff: tuple[float, ...] = (0.3, 1.0, 3.0)
-    walk_content: tuple[float, ...] = (0.0, 0.1, 0.2)
+    walk_content: tuple[float, ...] = (0.05, 0.1, 0.2)
 
     tower_dim: PositiveInt = 64
     tower_hidden: PositiveInt = 128
@@ -89,7 +89,7 @@ def smoke_settings() -> MicroVideoConfig:
         ease_reg=(30.0,),
         walk_decay=(1.0,),
         walk_backoff=(1.0,),
-        walk_content=(0.0, 0.1),
+        walk_content=(0.1,),
         tower_dim=16,
         tower_hidden=16,
         tower_epochs=2,

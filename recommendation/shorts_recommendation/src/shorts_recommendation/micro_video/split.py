@@ -134,13 +134,22 @@ def generated_set(n_users: int = 600, n_videos: int = 240, seed: int = 0) -> Mic
         if not heavy[user]:
             parts["validation" if rng.random() < 1 / 3 else "test"].append((user, hidden))
     pairs = {name: _as_pairs(rows) for name, rows in parts.items()}
-    features = {kind: _group_features(video_group, rng, noise) for kind, noise in
-                (("image", 1.0), ("audio", 3.0))}  # fmt: skip
+    kinds = {"image": 1.0, "audio": 3.0}
+    features = {kind: _group_features(video_group, rng, noise) for kind, noise in kinds.items()}
     return MicroVideos(
-        "generated", n_users, n_videos, **pairs, **features,
+        name="generated",
+        n_users=n_users,
+        n_videos=n_videos,
+        train=pairs["train"],
+        validation=pairs["validation"],
+        test=pairs["test"],
+        image=features["image"],
+        audio=features["audio"],
         sha256=content_sha256((n_users, n_videos), pairs, features),
-        source="generator", licence="Generated; no terms.", synthetic=True,
-    )  # fmt: skip
+        source="generator",
+        licence="Generated; no terms.",
+        synthetic=True,
+    )
 
 
 def _as_pairs(rows: list[tuple[int, int]]) -> Pairs:

@@ -16,6 +16,7 @@ Legend: U users, V videos, Q test users, k list length.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -31,9 +32,11 @@ from shorts_recommendation.micro_video.funnel import (
     hide_one,
     labelled_rows,
 )
+from shorts_recommendation.micro_video.graph_walk import Walk
 from shorts_recommendation.micro_video.protocol import Scorer, measure_lists, tune
 from shorts_recommendation.micro_video.recent import add_numbering, add_recent
 from shorts_recommendation.micro_video.rows import (
+    Graphs,
     Row,
     Study,
     WalkSettings,
@@ -59,11 +62,12 @@ def run_study(videos: MicroVideos, config: MicroVideoConfig, progress: Progress)
     study = Study(split, config)
     with progress.stage("micro-videos: tune, fit, measure", N_STAGES) as step:
         _baselines(study, step)
-        walk, settings = _graph_walks(study, step)
+        graphs = Graphs.of(split, config.content_neighbours)
+        settings = _graph_walks(study, graphs, step)
         tower = _towers(study, step)
-        _funnel(study, walk, settings, tower, step)
-        add_numbering(study, settings, step)
-        add_recent(study, walk, settings, tower, step)
+        _funnel(study, graphs, settings, tower, step)
+        add_numbering(study, graphs, settings, step)
+        add_recent(study, graphs, settings, tower, step)
     return study
 
 
@@ -108,7 +112,7 @@ def _ials(study: Study) -> None:
     fit = scorers.ials_scorer
     with clock() as seconds:
         grid = [
-            (f"alpha={a:g} reg={r:g}", lambda a=a, r=r: fit(split, config, a, r, config.seeds[0]))
+            (f"alpha={a:g} reg={r:g}", partial(fit, split, config, a, r, config.seeds[0]))
             for a, r in scorers.ials_settings(config)
         ]
         won = tune(grid, split.train, split.validation, config.k)
@@ -121,23 +125,27 @@ def _ials(study: Study) -> None:
     )  # fmt: skip
 
 
-def _graph_walks(study: Study, step: Step) -> tuple[Scorer, WalkSettings]:
-    """Three rows, each adding one thing: the walk, popularity to fall back on, content."""
-    config = study.config
-    bare = [WalkSettings(d, 0.0, 0.0) for d in config.walk_decay]
+def _graph_walks(study: Study, graphs: Graphs, step: Step) -> WalkSettings:
+    """Three rows, each adding one thing to the winner before: popularity behind it, content."""
+    split, config = study.split, study.config
+    chosen = WalkSettings(config.walk_decay[0], 0.0, 0.0)
     backed = [
-        WalkSettings(d, 0.0, b, light)
-        for d, b, light in product(config.walk_decay, config.walk_backoff, (True, False))
+        WalkSettings(decay, 0.0, backoff, light)
+        for decay, backoff, light in product(config.walk_decay, config.walk_backoff, (True, False))
     ]
-    softened = [
-        replace(one, content=c) for one in backed for c in config.walk_content if one.light_only
-    ]
-    for name, tried in (("walk", bare), ("walk_backoff", backed), ("walk_content", softened)):
-        grid = [(str(one), lambda one=one: walk_of(study.split, config, one)) for one in tried]
+    for name in ("walk", "walk_backoff", "walk_content"):
+        tried = {
+            "walk": [WalkSettings(decay, 0.0, 0.0) for decay in config.walk_decay],
+            "walk_backoff": backed,
+            "walk_content": [replace(chosen, content=weight) for weight in config.walk_content],
+        }[name]
+        grid: scorers.Grid = [
+            (str(one), partial(walk_of, split, graphs, config.walk_hops, one)) for one in tried
+        ]
         _tuned_row(study, name, grid)
+        chosen = next(one for one in tried if str(one) == study.rows[name].setting)
         step(1)
-    chosen = next(one for one in softened if str(one) == study.rows["walk_content"].setting)
-    return walk_of(study.split, config, chosen), chosen
+    return chosen
 
 
 def _towers(study: Study, step: Step) -> Scorer:
@@ -155,17 +163,21 @@ def _towers(study: Study, step: Step) -> Scorer:
     return fitted[0]
 
 
-def _funnel(study: Study, walk: Scorer, settings: WalkSettings, tower: Scorer, step: Step) -> None:
+def _funnel(
+    study: Study, graphs: Graphs, settings: WalkSettings, tower: Scorer, step: Step
+) -> None:
     """Trees that learn from hidden train rows; leaves chosen on the validation users."""
     split, config = study.split, study.config
-    rng = np.random.default_rng(config.seeds[0])
+    rng, hops = np.random.default_rng(config.seeds[0]), config.walk_hops
     with clock() as seconds:
         rest, hidden = hide_one(split, rng)
         before = replace(split, train=rest)
         earlier = tower_scorer(train_tower(before, config, config.seeds[0]), rest)
-        past = sources_of(before, walk_of(before, config, settings), earlier)
+        past = sources_of(
+            before, walk_of(before, replace(graphs, walk=Walk.on(rest)), hops, settings), earlier
+        )
         rows = labelled_rows(past, hidden, config, rng)
-        now = sources_of(split, walk, tower)
+        now = sources_of(split, walk_of(split, graphs, hops, settings), tower)
         leaves, recall = _best_leaves(study, now, rows)
         lists = ranked_lists(now, rows, leaves, study, split.test.user_idx)
         measured = [measure_lists(one, split.test, config.k) for one in lists]

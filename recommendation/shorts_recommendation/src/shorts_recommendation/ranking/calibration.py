@@ -83,7 +83,10 @@ def fit_calibration(outputs: np.ndarray, labels: np.ndarray, users: np.ndarray) 
         has = np.isfinite(labels[:, i])
         score, label = outputs[has, i].astype(np.float64), labels[has, i].astype(np.float64)
         if task not in BINARY:
-            maps[task], kinds[task] = _line(score, label, 2.0 if task == "diversity" else 1.0), "line"
+            maps[task], kinds[task] = (
+                _line(score, label, 2.0 if task == "diversity" else 1.0),
+                "line",
+            )
         elif min(label.sum(), len(label) - label.sum()) < FEWEST:
             maps[task], kinds[task] = Line(1.0, 0.0, 1.0), "none"
         else:
@@ -94,12 +97,17 @@ def fit_calibration(outputs: np.ndarray, labels: np.ndarray, users: np.ndarray) 
 def _binary(score: np.ndarray, label: np.ndarray, users: np.ndarray) -> tuple[Calibrator, str]:
     fits = {"platt": _platt, "isotonic": fit_isotonic}
     odd = users % 2 == 1
-    if min(label[odd].sum(), label[~odd].sum(), (1 - label[odd]).sum(), (1 - label[~odd]).sum()) < 1:
+    if (
+        min(label[odd].sum(), label[~odd].sum(), (1 - label[odd]).sum(), (1 - label[~odd]).sum())
+        < 1
+    ):
         return _platt(score, label), "platt"
     losses = {}
     for name, fit in fits.items():
         parts = [
-            log_loss(label[b], np.clip(fit(score[a], label[a]).probability(score[b]), 1e-6, 1 - 1e-6))
+            log_loss(
+                label[b], np.clip(fit(score[a], label[a]).probability(score[b]), 1e-6, 1 - 1e-6)
+            )
             for a, b in ((odd, ~odd), (~odd, odd))
         ]
         losses[name] = float(np.mean(parts))

@@ -17,7 +17,7 @@ from ml_platform.evaluation.progress import Progress, Silent
 from shorts_recommendation.config import Config, RankingConfig
 from shorts_recommendation.features import TrainingRows
 from shorts_recommendation.log import Catalogue, ImpressionLog, Windows
-from shorts_recommendation.ranking.calibration import Calibration, fit_calibration
+from shorts_recommendation.ranking.calibration import fit_calibration
 from shorts_recommendation.ranking.duration import WatchLabel, fit_watch_label
 from shorts_recommendation.ranking.heads import Heads
 from shorts_recommendation.ranking.network import RankingNetwork, item_columns

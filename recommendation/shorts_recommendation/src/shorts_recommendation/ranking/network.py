@@ -204,9 +204,7 @@ class RankingNetwork(nn.Module):
         super().__init__()
         if width % n_heads or width % DOTS:
             raise ValueError(f"d_model {width} must be a multiple of {n_heads} heads and of {DOTS}")
-        self.items = ItemTower(
-            columns, content_dim=content_dim, width=width, id_dropout=id_dropout
-        )
+        self.items = ItemTower(columns, content_dim=content_dim, width=width, id_dropout=id_dropout)
         self.encoder = HistoryEncoder(
             width=width, n_layers=n_layers, n_heads=n_heads, dropout=dropout
         )

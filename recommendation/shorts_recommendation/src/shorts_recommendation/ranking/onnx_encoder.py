@@ -145,7 +145,9 @@ def _layer(
     mixed = graph("MatMul", graph("Softmax", scores, axis=-1), value)
     mixed = graph("Transpose", mixed, perm=[0, 2, 1, 3])
     mixed = graph("Reshape", mixed, _shape(graph, 0, -1, width))
-    out = graph.linear(mixed, weights["self_attn.out_proj.weight"], weights["self_attn.out_proj.bias"])
+    out = graph.linear(
+        mixed, weights["self_attn.out_proj.weight"], weights["self_attn.out_proj.bias"]
+    )
     x = graph("Add", asks, out)
     z = _norm(graph, x, weights["norm2.weight"], weights["norm2.bias"])
     z = graph("Relu", graph.linear(z, weights["linear1.weight"], weights["linear1.bias"]))

@@ -147,9 +147,7 @@ def history_gaps(history: np.ndarray, time_s: np.ndarray) -> np.ndarray:
     return gaps
 
 
-def cut_windows(
-    sequences: Sequences, wanted: np.ndarray, *, window: int, context: int
-) -> Cuts:
+def cut_windows(sequences: Sequences, wanted: np.ndarray, *, window: int, context: int) -> Cuts:
     """Windows in which every wanted row is predicted once, with ``context`` rows before it or all.
 
     Args:
@@ -171,7 +169,10 @@ def cut_windows(
     owner_start = np.searchsorted(sequences.user_idx, sequences.user_idx[targets[begins]])
     cuts = []
     for start, begin, end in zip(
-        owner_start.tolist(), targets[begins].tolist(), (targets[ends - 1] + 1).tolist(), strict=True
+        owner_start.tolist(),
+        targets[begins].tolist(),
+        (targets[ends - 1] + 1).tolist(),
+        strict=True,
     ):
         target = begin
         while target < end:

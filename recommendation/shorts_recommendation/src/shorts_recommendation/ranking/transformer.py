@@ -19,7 +19,12 @@ from shorts_recommendation.log import Catalogue
 from shorts_recommendation.ranking.calibration import Calibration
 from shorts_recommendation.ranking.duration import WatchLabel
 from shorts_recommendation.ranking.heads import Heads
-from shorts_recommendation.ranking.item_side import ItemTables, ItemWeights, item_tables, item_weights
+from shorts_recommendation.ranking.item_side import (
+    ItemTables,
+    ItemWeights,
+    item_tables,
+    item_weights,
+)
 from shorts_recommendation.ranking.network import DOTS, RankingNetwork
 from shorts_recommendation.ranking.onnx_encoder import encoder_model, make_session
 from shorts_recommendation.ranking.sequences import event_columns, history_gaps

@@ -76,9 +76,7 @@ class TreeRanker:
 
     def outputs(self, rows: np.ndarray) -> np.ndarray:
         """Uncalibrated outputs f32[N, 5] of columns f32[N, G]."""
-        columns = [
-            self.boosters[task].predict(rows, num_threads=self.threads) for task in TASKS
-        ]
+        columns = [self.boosters[task].predict(rows, num_threads=self.threads) for task in TASKS]
         return np.clip(np.stack(columns, axis=-1), 0.0, 2.0).astype(np.float32)
 
 

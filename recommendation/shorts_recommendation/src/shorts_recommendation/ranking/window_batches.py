@@ -58,7 +58,9 @@ class WindowBatch:
     session: Tensor
 
 
-def fit_scales(sequences: Sequences, train: np.ndarray, *, seed: int, sample: int = 50_000) -> Scales:
+def fit_scales(
+    sequences: Sequences, train: np.ndarray, *, seed: int, sample: int = 50_000
+) -> Scales:
     """Standardisation by a sample of the training rows, bool[M]."""
     rows = np.flatnonzero(train)
     if len(rows) > sample:
@@ -142,7 +144,9 @@ class WindowLoader:
         parts, begin = [], 0
         while begin < len(by_length):
             end = begin + 1
-            while end < len(by_length) and lengths[by_length[end]] * (end + 1 - begin) <= self.tokens:
+            while (
+                end < len(by_length) and lengths[by_length[end]] * (end + 1 - begin) <= self.tokens
+            ):
                 end += 1
             parts.append(by_length[begin:end])
             begin = end

@@ -10,8 +10,9 @@ In: the long views before a moment as a matrix [U, V]. Out: either
   in by one ridge solve (``FoldIn``), then a search over all factors.
 
 Neither needs a row of the user's own: a new user has candidates after one long view, and an event
-changes the very next request. Which one serves is chosen on the validation days (evaluation/retrieval.py). The shrunk cosine is
-x_i . x_j / sqrt((n_i + shrink)(n_j + shrink)): one common user of two rare videos is not certainty.
+changes the very next request. Which one serves is chosen on the validation days (config.py says
+why). The shrunk cosine is x_i . x_j / sqrt((n_i + shrink)(n_j + shrink)): one common user of two
+rare videos is not certainty.
 
 Shapes: U users, V videos, K neighbours, B requests, H recent long views, M list length.
 """
