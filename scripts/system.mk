@@ -16,7 +16,7 @@ CONFIG_FILE := $(if $(CONFIG),$(if $(findstring /,$(CONFIG)),$(CONFIG),configs/$
 FLAGS = $(if $(CONFIG),--config $(CONFIG_FILE)) $(if $(DATASET),--dataset $(DATASET)) \
 	$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
-.PHONY: help setup data train evaluate e2e serve bench notebooks test lint docs docs-check quiz cards mock clean
+.PHONY: help setup data train evaluate e2e serve bench notebooks test lint docs docs-check quiz cards mock capacity labs clean
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:[^#]*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,16 @@ mock: ## the script of a mock interview, with timed probes
 quiz cards mock:
 	@bash "$(ROOT)/scripts/setup.sh" "$(ROOT)"
 	@"$(ROOT)/.venv/bin/python" -m ml_platform.docs.practice interview.yaml $@ $(ARGS)
+
+capacity: ## machines and dollars at full scale, from the assumptions in capacity.yaml
+	@bash "$(ROOT)/scripts/setup.sh" "$(ROOT)"
+	"$(ROOT)/.venv/bin/python" -m ml_platform.docs.capacity capacity.yaml --out results/capacity.json
+
+lab-%: setup ## break one thing, see the symptom, fix it (make labs lists them)
+	$(RUN) lab $* $(FLAGS)
+
+labs: setup ## the names of the break-it labs
+	$(RUN) lab list
 
 clean: ## remove the environment, the caches and the artifacts (never the data cache, never results/)
 	rm -rf .venv artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

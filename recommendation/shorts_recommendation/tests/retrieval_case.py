@@ -78,8 +78,13 @@ def make_case(seed: int = 0) -> Case:
         age_group=rng.integers(0, 5, N_USERS).astype(np.int16),
         device=rng.integers(0, 3, N_USERS).astype(np.int16),
     )
-    return Case(catalogue, users, _log(catalogue, kind_of_video, kind_of_user, rng),
-                kind_of_video, kind_of_user)
+    return Case(
+        catalogue,
+        users,
+        _log(catalogue, kind_of_video, kind_of_user, rng),
+        kind_of_video,
+        kind_of_user,
+    )
 
 
 def _log(catalogue, kind_of_video, kind_of_user, rng) -> ImpressionLog:

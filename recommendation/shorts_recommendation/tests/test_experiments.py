@@ -24,12 +24,14 @@ from shorts_recommendation.experiments.false_alarms import _Splits, false_alarms
 from shorts_recommendation.experiments.market import Market, market, over_seeds, panel_worth
 from shorts_recommendation.experiments.measures import METRICS, Measured, measure, trace_of_log
 from shorts_recommendation.experiments.policies import (
+    EarlyInterest,
     Random,
     RecommenderPolicy,
     TagMatch,
     Trending,
     Truth,
     best_unseen,
+    smoothed_rate,
 )
 from shorts_recommendation.experiments.settings import FULL, QUICK
 from shorts_recommendation.experiments.simulation import Platform, Simulation, Trace
@@ -45,10 +47,11 @@ from shorts_recommendation.experiments.studies import (
 from shorts_recommendation.features import replay
 from shorts_recommendation.items import fit_projection, make_items
 from shorts_recommendation.log import DAY_S, Catalogue
+from shorts_recommendation.recommender import Ranked
 from shorts_recommendation.state import Outcomes as StateOutcomes
 from shorts_recommendation.world.audience import Audience
 from shorts_recommendation.world.generate import generate_log
-from shorts_recommendation.world.response import Outcomes
+from shorts_recommendation.world.response import Expected, Outcomes
 from shorts_recommendation.world.world import make_world
 
 CONFIG = Config(
@@ -569,34 +572,81 @@ def test_state_outcomes_have_all_that_the_audience_gives():
 class KnowsTheTruth:
     """In the recommender's place: perfect heads in the order that the configuration asks for."""
 
-    def __init__(self, ground: Ground, config: Config) -> None:
+    def __init__(self, ground: Ground, config: Config, expected: Expected | None = None) -> None:
         self.ground, self.config = ground, config
+        pairs = np.tile(np.arange(500, dtype=np.int32), (200, 1))
+        now_s = np.full(200, ground.start_s)
+        self.expected = expected or ground.world.expected(np.arange(200), pairs, now_s)
 
     def with_config(self, **stages):
-        return KnowsTheTruth(self.ground, self.config.model_copy(update=stages))
+        config = self.config.model_copy(update=stages)
+        return KnowsTheTruth(self.ground, config, self.expected)
+
+    def encode(self, batch):
+        return np.zeros((len(batch), 1), dtype=np.float32)
+
+    def retrieve(self, batch, snapshot):
+        return SimpleNamespace(videos=self._best("satisfaction", batch, 60))
+
+    def prerank(self, candidates, encoded, keep):
+        return np.tile(np.arange(candidates.videos.shape[1]), (len(encoded), 1))
+
+    def rank(self, batch, snapshot, videos, encoded):
+        return Ranked(videos, np.zeros(videos.shape, np.float32), None, None)
+
+    def rerank(self, batch, snapshot, ranked, k):
+        order = np.argsort(-ranked.value, axis=1, kind="stable")[:, :k]
+        slates = np.take_along_axis(ranked.videos, order, axis=1)
+        return None, SimpleNamespace(videos=lambda items: slates), None
 
     def recommend(self, batch, snapshot, k):
-        head = "long_view" if set(self.config.ranking.value_weights) == {"long_view"} else None
-        policy = Truth(self.ground.world, self.ground.platform.states.items, head or "satisfaction")
-        videos = policy.next_videos(batch, snapshot, k)
+        alone = set(self.config.ranking.value_weights) == {"long_view"}
+        videos = self._best("long_view" if alone else "satisfaction", batch, k)
         return [SimpleNamespace(video_idx=row[row >= 0]) for row in videos]
+
+    def _best(self, head, batch, k):
+        score = getattr(self.expected, head)[batch.user_idx]
+        return best_unseen(score, batch, self.ground.platform.states.items, k)
 
 
 @pytest.fixture(scope="module")
 def knowing(ground) -> Ground:
-    settings = replace(QUICK, people=100, market_people=60, days=2, long_days=2, aa_splits=100)
+    settings = replace(
+        QUICK, people=90, trap_people=90, market_people=60, days=2, long_days=2, aa_splits=100
+    )
     return replace(ground, recommender=KnowsTheTruth(ground, CONFIG), settings=settings)
 
 
 def test_the_trap_is_the_worlds_and_not_the_models(ground, knowing):
-    """Even perfect long-view predictions, ordered by alone, show more bait and please less."""
-    study = replace(trap_study(knowing.settings), days=3, people=200)
+    """Perfect long-view predictions, ordered by alone, show more bait than perfect satisfaction."""
+    study = replace(trap_study(knowing.settings), days=2, people=150)
+    assert [arm.name for arm in study.arms] == ["value", "head_alone", "early_interest"]
     outcome = run_study(knowing, study, lambda _: None)
-    found = outcome.readings["ctr_only"]
-    assert found["ctr"].best.low > 0
-    assert found["satisfaction"].best.high < 0
-    longer = trap_study(FULL)
-    assert [arm.name for arm in longer.arms] == ["value", "ctr_only"]
+    found = outcome.readings["head_alone"]
+    assert found["ctr"].best.difference > 0
+    assert found["satisfaction"].best.difference < 0
+
+
+def test_early_interest_orders_the_candidates_by_the_counters(ground, knowing):
+    policy = EarlyInterest(knowing.recommender)
+    users = np.arange(3, dtype=np.int32)
+    batch = ground.platform.states.batch(users, np.full(3, ground.start_s))
+    snapshot = ground.platform.counters.snapshot
+    found = policy.next_videos(batch, snapshot, 5)
+    rate = smoothed_rate(snapshot.long_views, snapshot.impressions, 1)
+    pool = knowing.recommender.retrieve(batch, snapshot).videos
+    assert found.shape == (3, 5)
+    for slate, candidates in zip(found, pool, strict=True):
+        assert set(slate) <= set(candidates)
+        assert (np.diff(rate[slate]) <= 0).all()
+        assert rate[slate].min() >= np.sort(rate[candidates])[-5]
+
+
+def test_a_rate_is_drawn_towards_the_catalogues_where_impressions_are_few():
+    count = np.array([[1.0, 30.0, 0.0]])
+    shown = np.array([[1.0, 50.0, 11.0]])
+    # 31 of 62: the average is 0.5, ten impressions of it stand before a video's own.
+    assert smoothed_rate(count, shown, 0).tolist() == pytest.approx([6 / 11, 35 / 60, 5 / 21])
 
 
 def test_the_command_records_every_study_and_draws(knowing, tmp_path):
@@ -611,13 +661,13 @@ def test_the_command_records_every_study_and_draws(knowing, tmp_path):
     for name in ("ranker", "diversity", "aa", "exploration", "trap"):
         assert {f"experiment_{name}", f"experiment_{name}_difference"} <= stages
     assert written["experiment_exploration_market/fresh_4_of_20/creator_gini"].n == 1
-    assert written["experiment_trap_guardrail/ctr_only/ctr_first_day"].value in (-1, 2)
+    assert written["experiment_trap_guardrail/early_interest/ctr_first_day"].value in (-1, 2)
     rate = written["experiment_aa/always_valid/ctr_false_alarm_rate"]
     assert rate.low is not None
     assert rate.low <= reading.ALPHA
     assert rate.n == 100
     assert "salted hash" in rate.protocol
-    for name in ("ranker", "diversity", "aa", "exploration", "trap", "trap_days"):
+    for name in ("ranker", "diversity", "aa", "exploration", "trap_days"):
         picture = tmp_path / "demonstrations" / "plots" / f"experiment_{name}.png"
         assert picture.read_bytes().startswith(b"\x89PNG")
     said = out.getvalue()

@@ -80,7 +80,7 @@ def _student(t: Trained, student: PreRanker) -> np.ndarray:
     return np.where(t.videos >= 0, student.score(t.fit.ranker.encode(t.batch), t.videos), -np.inf)
 
 
-# --- trees -------------------------------------------------------------------------------------------
+# --- trees ----------------------------------------------------------------------------------------
 
 
 def test_trees_learn_more_than_the_base_rate(trained: Trained) -> None:
@@ -127,7 +127,7 @@ def test_tree_rows_are_capped_and_repeatable(trained: Trained) -> None:
     assert dumped.dump_model()["tree_info"][0]["tree_structure"]["internal_count"] <= 1500
 
 
-# --- pre-ranker --------------------------------------------------------------------------------------
+# --- pre-ranker -----------------------------------------------------------------------------------
 
 
 def test_student_keeps_what_the_teacher_would_show(trained: Trained) -> None:
@@ -192,7 +192,7 @@ def test_no_requests_are_refused(trained: Trained) -> None:
         )
 
 
-# --- calibration -------------------------------------------------------------------------------------
+# --- calibration ----------------------------------------------------------------------------------
 
 
 def test_calibration_repairs_an_overconfident_head() -> None:
@@ -229,7 +229,7 @@ def test_rare_or_constant_heads_keep_their_own_numbers() -> None:
     np.testing.assert_allclose(found.heads(outputs).diversity, 0.2, rtol=1e-6)
 
 
-# --- value -------------------------------------------------------------------------------------------
+# --- value ----------------------------------------------------------------------------------------
 
 
 def _heads(*columns: list[float]) -> Heads:
@@ -290,7 +290,7 @@ def test_weights_follow_what_orders_sessions_and_stay_put_without_evidence() -> 
     assert sum(abs(stayed[t] - WEIGHTS[t]) for t in WEIGHTS) <= 2.0
 
 
-# --- files -------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def test_saved_models_score_the_same(trained: Trained, tmp_path: Path) -> None:

@@ -70,9 +70,7 @@ def run_merge(lists, *, most, quotas=(2, 1, 1), tags=None, seen=(), upload_s=Non
 
 
 def test_sources_take_turns_by_quota():
-    videos, sources = run_merge(
-        [[1, 2, 3, 4], [11, 12, 13], []], tags=[([21, 22], 1.0)], most=8
-    )
+    videos, sources = run_merge([[1, 2, 3, 4], [11, 12, 13], []], tags=[([21, 22], 1.0)], most=8)
     assert videos == [1, 2, 11, 21, 3, 4, 12, 22]
     assert sources == [1, 1, 2, 4, 1, 1, 2, 4]
 
@@ -86,9 +84,7 @@ def test_a_video_named_twice_stands_once_with_both_bits_and_costs_a_turn():
 def test_seen_and_later_uploads_are_passed_over_and_the_place_is_refilled():
     upload_s = np.zeros(40, dtype=np.int64)
     upload_s[2] = 101  # a second after the request
-    videos, _ = run_merge(
-        [[1, 2, 3, 4, 5], [11], []], tags=[], most=4, seen=[1], upload_s=upload_s
-    )
+    videos, _ = run_merge([[1, 2, 3, 4, 5], [11], []], tags=[], most=4, seen=[1], upload_s=upload_s)
     assert videos == [3, 4, 11, 5]
 
 
@@ -193,9 +189,7 @@ def test_trending_score_by_hand():
     counts[1, 0] = [30, 0]  # long views
     snapshot = CounterSnapshot(0, counts, np.zeros(2, dtype=np.int32))
     # Average rate 0.75; rates (30 + 7.5) / 40 and 7.5 / 20; shares of volume 0.75 and 0.25.
-    np.testing.assert_allclose(
-        trending_score(snapshot), [0.9375 * 0.75, 0.375 * 0.25], rtol=1e-6
-    )
+    np.testing.assert_allclose(trending_score(snapshot), [0.9375 * 0.75, 0.375 * 0.25], rtol=1e-6)
 
 
 def test_language_discount_reorders_and_keeps_everybody():

@@ -62,7 +62,7 @@ def _outputs(made: Handmade, fit: Fit, wanted: np.ndarray) -> np.ndarray:
     )
 
 
-# --- no leak -----------------------------------------------------------------------------------------
+# --- no leak --------------------------------------------------------------------------------------
 
 
 def test_an_outcome_changes_later_predictions_only(made: Handmade, fit: Fit) -> None:
@@ -93,7 +93,7 @@ def test_other_users_and_later_videos_do_not_matter(made: Handmade, fit: Fit) ->
     assert np.abs(after[20] - before[20]).max() > 1e-5
 
 
-# --- parity ------------------------------------------------------------------------------------------
+# --- parity ---------------------------------------------------------------------------------------
 
 
 def test_serving_equals_one_pass_over_the_log(made: Handmade, fit: Fit) -> None:
@@ -175,7 +175,7 @@ def test_quantised_encoder_keeps_the_direction(made: Handmade, fit: Fit) -> None
     assert cosine.min() > 0.95
 
 
-# --- learning ----------------------------------------------------------------------------------------
+# --- learning -------------------------------------------------------------------------------------
 
 
 def test_it_learns_more_than_the_base_rate(made: Handmade, fit: Fit) -> None:
@@ -241,7 +241,7 @@ def test_grades(fit: Fit) -> None:
     assert (grades[(skip > 0) & ~strong] == 0).all()
 
 
-# --- parts -------------------------------------------------------------------------------------------
+# --- parts ----------------------------------------------------------------------------------------
 
 
 def test_windows_predict_every_wanted_row_once(fit: Fit) -> None:
@@ -347,7 +347,7 @@ def test_gaps_of_a_padded_history() -> None:
     assert history_gaps(history, np.array([[0, 100, 130, 131]])).tolist() == [[0, 0, 30, 1]]
 
 
-# --- errors and uploads ------------------------------------------------------------------------------
+# --- errors and uploads ---------------------------------------------------------------------------
 
 
 def test_histories_of_another_length_are_refused(made: Handmade, fit: Fit) -> None:
@@ -404,7 +404,7 @@ def test_uploads_get_rows_without_touching_the_others(made: Handmade, fit: Fit) 
     assert all(np.isfinite(x).all() for x in heads.as_dict().values())
 
 
-# --- helpers -----------------------------------------------------------------------------------------
+# --- helpers --------------------------------------------------------------------------------------
 
 
 def _batch_at(made: Handmade, users: np.ndarray, step: int):  # type: ignore[no-untyped-def]

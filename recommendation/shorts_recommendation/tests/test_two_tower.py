@@ -184,9 +184,7 @@ def test_a_video_that_did_not_exist_is_no_negative(case, config, monkeypatch):
         until_s=UNTIL_S,
         seed=0,
     )
-    batches = TowerBatches(
-        pairs, case.catalogue, tower, config, UNTIL_S, np.random.default_rng(0)
-    )
+    batches = TowerBatches(pairs, case.catalogue, tower, config, UNTIL_S, np.random.default_rng(0))
     asked = {}
 
     def spy(*args, **kwargs):

@@ -222,7 +222,7 @@ DEMONSTRATIONS = {
     "world-statistics": ("world.command", "the log's shapes beside published ones"),
     "indexes": ("retrieval.command", "FAISS kinds on these embeddings: recall, speed, memory"),
     "incremental": ("retrieval.incremental_command", "towers updated hourly, daily, never"),
-    "duration": ("ranking.duration_command", "seconds, ratio or D2Q as the watch label"),
+    "duration": ("evaluation.duration_command", "seconds, ratio or D2Q as the watch label"),
     "micro-video": ("micro_video.command:run", "the real set with its published split"),
     "experiments": ("experiments.command", "A/B tests on the simulated people"),
     "scaling": ("scaling", "time and memory as the world grows"),

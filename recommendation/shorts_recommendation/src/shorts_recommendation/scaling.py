@@ -76,7 +76,7 @@ def _record(results: Results, users: int, videos: int, measured: Results) -> Non
 def _picture(found: dict[tuple[int, int], Results]) -> bytes:
     from ml_platform.evaluation.plot_style import BLUE, ORANGE, new_figure, png
 
-    figure, (left, right) = new_figure(1, 2, width=9.0, height=3.4)
+    figure, (left, right) = new_figure("Time and memory of the whole run", panels=2)
     impressions = [r["data/log/impressions"].value for r in found.values()]
     seconds = [r["seconds/all_stages/wall_s"].value for r in found.values()]
     peaks = [r["memory/main_process/peak_bytes"].value / 2**30 for r in found.values()]

@@ -287,3 +287,18 @@ def test_bad_bodies_are_refused_with_a_reason(shared, content, content_type, sta
     assert response.status_code == status, response.text
     assert response.json()["detail"][0]["field"] == field
     assert response.json()["detail"][0]["reason"]
+
+
+def test_operations_tell_costs_and_samples(shared):
+    found = shared.client.get("/v1/operations?ids=true&time_reads=true").json()
+    assert found["cpu_s"] > 0
+    assert found["store_cpu_s"] > 0
+    assert (len(found["user_ids"]), len(found["video_ids"])) == (40, 120)
+    assert found["reads"]["blob_bytes"] == len(shared.engine.users.pack(1))
+    assert min(found["reads"].values()) > 0
+    assert {"compute", "consumer", "publisher"} <= set(found["threads_cpu_s"])
+    taken = shared.client.get("/v1/operations/samples?seconds=0.05")
+    assert taken.status_code == 200
+    shared.app.state.sampling = True
+    assert shared.client.get("/v1/operations/samples?seconds=1").status_code == 409
+    shared.app.state.sampling = False

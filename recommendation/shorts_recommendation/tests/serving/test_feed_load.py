@@ -40,7 +40,8 @@ def make_session(rate=1000.0, p50=5.0, p99=20.0, errors=None, degraded=0.0):
     return LoadSession(
         *(load, Quantiles(p50, 10.0, p99, 85), Quantiles(2.0, 3.0, 4.0, 15)),
         *({"cache": 0.6, "computed": 0.4}, 0.6, degraded, stages),
-        *({"server": 0.8, "store": 0.02, "client": 0.1}, 3.0, {"MainThread": 0.4, "compute": 0.4}),
+        *({"server": 0.8, "store": 0.02, "client": 0.1}, 3.0, 0.2),
+        {"MainThread": 0.4, "compute": 0.4},
     )
 
 

@@ -7,8 +7,8 @@ within a candidate list. The same trees on the same columns learn three labels, 
 differs is the label's doing.
 
 Zhan et al., "Deconfounding Duration Bias in Watch-time Prediction for Video Recommendation" (KDD
-2022) measure watch time won online; a simulator can ask the better question, what the viewer thought
-of it. Two later answers to the same bias are cited and not built: trees of conditional watch-time
+2022) measure watch time won online; a simulator can ask the better question, what the viewer
+thought of it. Two later answers to the same bias are cited and not built: trees of conditional watch-time
 steps (Lin et al., "Tree based Progressive Regression Model for Watch-Time Prediction in Short-video
 Recommendation", KDD 2023) and the watch time that would have been without the video's end (Zhao et
 al., "Counteracting Duration Bias in Video Recommendation via Counterfactual Watch Time", KDD 2024).
@@ -78,7 +78,7 @@ def fit_label_scores(
     duration_s = catalogue.duration_s[sequences.video[rows]]
     data = lgb.Dataset(row_columns(sequences, rows), free_raw_data=False)
     asked = candidate_columns(batch.user, batch.context, cross)
-    scores = {}
+    scores: dict[str, np.ndarray] = {}
     for kind in LABELS:
         label = fit_watch_label(watch_s, duration_s, kind=kind, groups=config.duration_groups)
         data.set_label(label.transform(watch_s, duration_s))
@@ -133,7 +133,7 @@ def record_duration_study(
 
 
 def rank_correlation(score: np.ndarray, other: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of two columns within each request, f64[Q]; 0 where one is constant."""
+    """Spearman's correlation within each request, f64[Q]; 0 where a column is constant."""
     found = np.zeros(len(score))
     for row, has in enumerate(there):
         a, b = rankdata(score[row, has]), rankdata(other[row, has])

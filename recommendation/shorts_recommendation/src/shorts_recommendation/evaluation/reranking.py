@@ -117,7 +117,7 @@ def evaluate_reranking(
         plots: Folder for ``reranking_trade_off.png``.
         progress: Told how far it is.
     """
-    requests = requests.first(MOST_PEOPLE)
+    requests = requests.spread(MOST_PEOPLE)
     vectors = project(world.catalogue.content, basis)
     found, protocol = {}, protocol_of(requests, config)
     with progress.stage("re-ranking: the trade-off", len(variants())) as step:

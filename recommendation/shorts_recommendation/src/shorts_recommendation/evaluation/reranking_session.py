@@ -60,10 +60,11 @@ class RankedRequests:
     def __len__(self) -> int:
         return len(self.user_idx)
 
-    def first(self, n: int) -> RankedRequests:
-        """The first n requests."""
+    def spread(self, most: int) -> RankedRequests:
+        """At most so many requests, evenly over their order, which is that of time."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64))
         parts = (self.user_idx, self.now_s, self.videos, self.value, self.fresh)
-        return RankedRequests(*(part[:n] for part in parts))
+        return RankedRequests(*(part[rows] for part in parts))
 
 
 def ranked_requests(

@@ -73,6 +73,8 @@ def session_queries(
     # A third more than wanted: sessions without a relevant video fall away.
     chosen = rng.permutation(chosen)[: most + most // 2]
     chosen = chosen[np.argsort(log.timestamp[first[chosen]], kind="stable")]
+    if not len(chosen):
+        raise ValueError(f"no session begins between {since_s} and {until_s}")
     ends = np.r_[starts[1:], len(order)]
     batch = requests_at(data.users, items, log, config.state, first[chosen])
     relevant = [

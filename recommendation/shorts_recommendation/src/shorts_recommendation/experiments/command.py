@@ -178,10 +178,10 @@ def _trap(run: Run, ground: Ground, results: Results, note: str) -> dict[str, Fi
     """A proxy that rises, a guardrail that falls, and the day on which it is found."""
     study = trap_study(ground.settings)
     outcome = _play(run, ground, study, results, note)
-    arm = study.arms[1].name
-    run.console.print(tables.guardrail_table(outcome, arm, note))
-    tables.record_guardrail(results, outcome, arm, protocol_of(ground, study))
-    return {
-        "experiment_trap": effects_figure(outcome, arm, note),
-        "experiment_trap_days": days_figure(outcome, arm, TRAP_METRICS, note),
-    }
+    pictures = {}
+    for spec in study.arms[1:]:
+        run.console.print(tables.guardrail_table(outcome, spec.name, note))
+        tables.record_guardrail(results, outcome, spec.name, protocol_of(ground, study))
+        pictures[f"experiment_trap_{spec.name}"] = effects_figure(outcome, spec.name, note)
+    last = study.arms[-1].name
+    return pictures | {"experiment_trap_days": days_figure(outcome, last, TRAP_METRICS, note)}

@@ -75,7 +75,8 @@ def false_alarm_table(found: Mapping[str, FalseAlarms], note: str) -> Table:
 
 def guardrail_table(outcome: Outcome, arm: str, note: str) -> Table:
     """When each metric of an arm first left 0 for good reason, and which way."""
-    table = _table(f"{outcome.study.title}: when it shows", note)
+    words = next(spec.words for spec in outcome.study.arms if spec.name == arm)
+    table = _table(f"{outcome.study.title}: when it shows, {words}", note)
     for column in ("metric", "kind"):
         table.add_column(column)
     for column in ("at the end", "always-valid finds it after", "a peeker stops after"):

@@ -37,8 +37,10 @@ def comparison_plot(study: Study, published: Mapping[str, Published]) -> Figure:
         found = bootstrap_mean(row.values["recall"], resamples=study.config.resamples)
         rows.append((NAMES[name], row.protocol, (found.value, found.low, found.high)))
     rows.sort(key=lambda one: -one[2][0])
+    kind = "" if published else "GENERATED SET: "
     figure, (axes,) = new_figure(
-        f"Recall@{study.config.k} of the hidden micro-video", height=0.24 * len(rows) + 1.2
+        f"{kind}Recall@{study.config.k} of the hidden micro-video",
+        height=0.24 * len(rows) + 1.2,
     )
     drawn: set[str] = set()
     for place, (_, protocol, ends) in enumerate(rows):

@@ -1,1 +1,1 @@
-"""Ranking: the sequence transformer, the trees, the pre-ranker, and the value that orders a list."""
+"""Ranking: the sequence transformer, the trees, the pre-ranker, the value that orders a list."""

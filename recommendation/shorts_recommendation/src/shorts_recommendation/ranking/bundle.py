@@ -63,20 +63,15 @@ def save_ranking(source: HasRanking, folder: Path) -> None:
     transformer = source.encoder
     (folder / "encoder.onnx").write_bytes(transformer.encoder)
     label = transformer.label
-    np.savez(
-        folder / "transformer.npz",
-        **_flat("items", transformer.items),
-        **_flat("weights", transformer.weights),
-        **{
-            f"scale.{part}.{name}": getattr(getattr(transformer.scales, part), name)
-            for part in ("user", "context", "cross")
-            for name in ("mean", "scale")
-        },
-        **{"label.edges": label.edges, "label.knots": label.knots},
-    )
+    arrays = _flat("items", transformer.items) | _flat("weights", transformer.weights)
+    for part in ("user", "context", "cross"):
+        arrays |= _flat(f"scale.{part}", getattr(transformer.scales, part))
+    arrays |= {"label.edges": label.edges, "label.knots": label.knots}
+    np.savez(folder / "transformer.npz", allow_pickle=False, **arrays)
     student = source.preranker
     names = ("request", "request_bias", "item", "bias", "counter", "counters")
-    np.savez(folder / "prerank.npz", **{name: getattr(student, name) for name in names})
+    columns = {name: getattr(student, name) for name in names}
+    np.savez(folder / "prerank.npz", allow_pickle=False, **columns)
     calibrations = {"transformer": _as_json(transformer.calibration)}
     trees = source.rankers.get("lightgbm")
     if trees is not None:

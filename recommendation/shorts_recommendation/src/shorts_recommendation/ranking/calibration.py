@@ -10,6 +10,7 @@ log loss on users it was not fitted on; quantile and distance take a straight li
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +96,10 @@ def fit_calibration(outputs: np.ndarray, labels: np.ndarray, users: np.ndarray) 
 
 
 def _binary(score: np.ndarray, label: np.ndarray, users: np.ndarray) -> tuple[Calibrator, str]:
-    fits = {"platt": _platt, "isotonic": fit_isotonic}
+    fits: dict[str, Callable[[np.ndarray, np.ndarray], Calibrator]] = {
+        "platt": _platt,
+        "isotonic": fit_isotonic,
+    }
     odd = users % 2 == 1
     if (
         min(label[odd].sum(), label[~odd].sum(), (1 - label[odd]).sum(), (1 - label[~odd]).sum())

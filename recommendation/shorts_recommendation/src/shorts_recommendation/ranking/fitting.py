@@ -227,4 +227,5 @@ def _network(
             n_layers=ranking.n_layers,
             n_heads=ranking.n_heads,
             dropout=ranking.dropout,
+            id_dropout=ranking.id_dropout,
         )

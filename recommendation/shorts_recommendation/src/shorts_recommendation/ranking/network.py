@@ -167,7 +167,7 @@ class HistoryEncoder(nn.Module):
         # Drawing masks for attention weights would cost more than attention itself: dropout acts on
         # the two residual branches only, and the fused attention kernel can be used.
         layer.self_attn.dropout = 0.0
-        layer.dropout = nn.Identity()
+        layer.dropout.p = 0.0
         self.layers = nn.TransformerEncoder(
             layer, n_layers, norm=nn.LayerNorm(width), enable_nested_tensor=False
         )

@@ -17,8 +17,10 @@ Through Topic Diversification" (WWW 2005, section 3.3) for two places drawn from
 differentiable: over unit vectors it equals |sum_i w_i c_i|^2 - sum_i w_i^2.
 
 AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019), a warm-up over
-the first 5% of the steps and a cosine down to zero ("SGDR", the same authors, ICLR 2017, without
-restarts).
+the first 5% of the steps and a cosine down to zero. Few epochs: models with id embeddings fit the
+training rows quickly and forecast worse after the first pass or two (Zhang et al., "Towards
+Understanding the Overfitting Phenomenon of Deep Click-Through Rate Prediction Models", CIKM 2022),
+hence the dropout of ids and the choice of the epoch by the validation days.
 """
 
 from __future__ import annotations
@@ -130,7 +132,7 @@ class RankingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; embeddings, biases and norms are not decayed."""
-        decayed = [p for p in _matrices(self.network)]
+        decayed = list(_matrices(self.network))
         ids = {id(p) for p in decayed}
         rest = [p for p in self.network.parameters() if id(p) not in ids]
         groups = [
@@ -254,7 +256,7 @@ def _weights() -> Tensor:
     return torch.tensor([TASK_WEIGHT[task] for task in TASKS])
 
 
-def _matrices(network: RankingNetwork) -> Iterator[torch.nn.Parameter]:
+def _matrices(network: RankingNetwork) -> Iterator[Tensor]:
     for module in network.modules():
         if isinstance(module, torch.nn.Linear):
             yield module.weight

@@ -17,9 +17,10 @@ MOST_PROTOCOLS = 3
 
 def print_report(console: Console, results: Results, config: Config, report: Path) -> None:
     """Prints the tables, what it cost, and where the page is."""
-    for table in tables(results):
-        console.print()
-        console.print(_rich(table, config))
+    note = "QUICK RUN, SIMULATED WORLD" if config.quick else "simulated world"
+    for table in tables(results, intervals=False):
+        console.print(f"\n[bold]{table.title}[/bold] [yellow]({note})", highlight=False)
+        console.print(_rich(table))
         for protocol in table.protocols[:MOST_PROTOCOLS]:
             console.print(f"  [dim]{protocol}[/dim]", highlight=False)
     seconds = results["seconds/all_stages/wall_s"].value
@@ -50,9 +51,8 @@ def write_report(folder: Path, results: Results, config: Config) -> Path:
     return path
 
 
-def _rich(table: Table, config: Config) -> RichTable:
-    note = "QUICK RUN, SIMULATED WORLD" if config.quick else "simulated world"
-    shown = RichTable(title=f"{table.title} ({note})", title_justify="left", title_style="bold")
+def _rich(table: Table) -> RichTable:
+    shown = RichTable()
     for number, column in enumerate(table.columns):
         shown.add_column(column, justify="left" if number == 0 else "right")
     for row in table.rows:

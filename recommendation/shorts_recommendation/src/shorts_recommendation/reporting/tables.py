@@ -95,16 +95,17 @@ LAYOUTS = (
 )
 
 
-def tables(results: Results) -> list[Table]:
-    """One table for each stage that the run has."""
-    return [table for layout in LAYOUTS if (table := _table(results, layout)) is not None]
+def tables(results: Results, *, intervals: bool = True) -> list[Table]:
+    """One table for each stage that the run has; without intervals it fits a terminal."""
+    found = (_table(results, layout, intervals) for layout in LAYOUTS)
+    return [table for table in found if table is not None]
 
 
-def _table(results: Results, layout: Layout) -> Table | None:
+def _table(results: Results, layout: Layout, intervals: bool) -> Table | None:
     found: dict[str, dict[str, Metric]] = {}
     for key in results:
         stage, variant, metric = key.split("/")
-        if stage == layout.stage and metric in layout.metrics:
+        if stage == layout.stage and metric in layout.metrics and "_minus_" not in variant:
             found.setdefault(variant, {})[metric] = results[key]
     if not found:
         return None
@@ -113,7 +114,10 @@ def _table(results: Results, layout: Layout) -> Table | None:
         order.sort(key=lambda v: -_value(found[v].get(layout.sort_by)))
     shown = {m: f for m, f in layout.metrics.items() if any(m in row for row in found.values())}
     rows = [
-        [variant.replace("_", " "), *(_cell(found[variant].get(m), f) for m, f in shown.items())]
+        [
+            variant.replace("_", " "),
+            *(_cell(found[variant].get(m), f, intervals) for m, f in shown.items()),
+        ]
         for variant in order
     ]
     protocols = list(dict.fromkeys(m.protocol for row in found.values() for m in row.values()))
@@ -125,10 +129,10 @@ def _value(metric: Metric | None) -> float:
     return float("-inf") if metric is None else metric.value
 
 
-def _cell(metric: Metric | None, form: str) -> str:
+def _cell(metric: Metric | None, form: str, intervals: bool) -> str:
     if metric is None:
         return "-"
     text = format(metric.value, form)
-    if metric.low is None or metric.high is None:
+    if not intervals or metric.low is None or metric.high is None:
         return text
     return f"{text} [{metric.low:{form}}, {metric.high:{form}}]"

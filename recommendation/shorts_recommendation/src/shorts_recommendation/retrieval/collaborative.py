@@ -68,7 +68,7 @@ def fit_neighbours(matrix: sparse.csr_matrix, config: RetrievalConfig) -> Neighb
 
     views = np.asarray(matrix.sum(axis=0)).ravel()
     scale = 1.0 / np.sqrt(views + config.shrink)
-    weighted = (matrix @ sparse.diags(scale)).T.tocsr().astype(np.float64)  # [V, U]
+    weighted = (matrix @ sparse.diags(scale)).tocsr().astype(np.float64)
     most = config.neighbours + 1  # a video is its own nearest
     nearest = all_pairs_knn(weighted, most, num_threads=1, show_progress=False).tocsr()
     n_videos = matrix.shape[1]

@@ -36,7 +36,7 @@ FEWEST_PER_CELL = 39
 """FAISS warns below so many."""
 SEARCH_BATCH = 8
 """Queries a search: what micro-batching across requests hands over."""
-IVF_PROBES = (8, 16, 24, 32, 48, 64, 96)
+IVF_PROBES = (8, 16, 32, 48, 64, 80, 96)
 HNSW_WIDTHS = (300, 500, 800)
 HNSW_M, HNSW_BUILD_WIDTH = 16, 48
 
@@ -123,6 +123,14 @@ class VideoIndex:
         rows = self.index.search(queries, min(k, len(self.videos)))[1]
         found = np.where(rows >= 0, self.videos[rows], -1).astype(np.int32)
         return np.pad(found, ((0, 0), (0, k - found.shape[1])), constant_values=-1)
+
+    def copy(self) -> VideoIndex:
+        """An index of its own with the same content."""
+        made = VideoIndex.__new__(VideoIndex)
+        made.kind, made.videos = self.kind, self.videos.copy()
+        made.index = faiss.clone_index(self.index)
+        made.set_width(self.width)
+        return made
 
     def __len__(self) -> int:
         return len(self.videos)

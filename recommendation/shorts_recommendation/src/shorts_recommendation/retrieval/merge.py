@@ -78,7 +78,7 @@ def merge(  # type: ignore[no-untyped-def]
         cursor[:], tag_cursor[:], credit[:] = 0, 0, 0
         table, n, turn, alive = tag_table[language[b]], 0, 0, True
         while n < most and alive:
-            alive = False
+            alive = turn < len(share)  # a round may ask nobody where quotas are below ROUNDS
             for s in range(len(cursor)):
                 quota = share[min(turn, len(share) - 1), s]
                 if turn >= len(share):  # refill: everybody names something

@@ -12,6 +12,7 @@ Not thread-safe: scratch arrays are the retriever's own. One retriever a process
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -180,8 +181,14 @@ class Retriever:
         return self.merged(batch, queries, self.proposals(batch, queries), only=only)
 
     def resized(self, config: RetrievalConfig) -> Retriever:
-        """A view of the same models with other quotas and lengths; uploads to one stay its own."""
-        return replace(self, config=config)
+        """The same models with other quotas and lengths; uploads to one are not seen by the other."""
+        return replace(
+            self,
+            config=config,
+            encoder=copy.deepcopy(self.encoder),
+            vectors=self.vectors.copy(),
+            index=self.index.copy(),
+        )
 
     def proposals(self, batch: RequestBatch, queries: np.ndarray) -> tuple[np.ndarray, ...]:
         """The sources' lists i32[B, M_s] in the order of SOURCES; the tags' are made in the merge.

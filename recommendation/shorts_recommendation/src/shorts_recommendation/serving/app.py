@@ -186,12 +186,11 @@ async def operations(
     request: Request,
     ids: bool = False,
     time_reads: bool = False,
-    sample_s: Annotated[float, Query(ge=0, le=30, allow_inf_nan=False)] = 0.0,
 ) -> Response:
     """Processor seconds so far, lines and lags.
 
     With ``ids`` all user and video ids, for a load; with ``time_reads`` what states cost from here
-    and from the store; with ``sample_s`` where the threads spend the next seconds.
+    and from the store.
     """
     engine: FeedEngine = request.app.state.engine
     found = {
@@ -206,12 +205,25 @@ async def operations(
     }
     if time_reads:
         found["reads"] = await asyncio.to_thread(engine.time_state_reads)
-    if sample_s:
-        found["samples"] = await asyncio.to_thread(sample, sample_s)
     if ids:
         found["user_ids"] = engine.recommender.users.user_ids
         found["video_ids"] = engine.recommender.catalogue.video_ids
     return OrjsonResponse(found)
+
+
+@router.get("/v1/operations/samples", include_in_schema=False)
+async def samples(
+    request: Request, seconds: Annotated[float, Query(gt=0, le=10, allow_inf_nan=False)] = 3.0
+) -> Response:
+    """Where the threads spend the next seconds: samples by thread and function. One at a time."""
+    state = request.app.state
+    if getattr(state, "sampling", False):
+        raise ProblemError(409, [Problem(field="", reason="samples are being taken already")])
+    state.sampling = True
+    try:
+        return OrjsonResponse(await asyncio.to_thread(sample, seconds))
+    finally:
+        state.sampling = False
 
 
 def _ready(request: Request) -> FeedEngine:

@@ -102,8 +102,7 @@ def record_sweeps(
     for path, rates in (("cached", CACHED_QPS), ("uncached", UNCACHED_QPS)):
         with serving(bundle, config.serving) as served:
             plan = traffic_plan(config.serving, cached=path == "cached", seed=config.seed)
-            if path == "cached":
-                prefill(served, plan, config.serving.load_prefill_users)
+            prefill(served, plan, config.serving.load_prefill_users)
             rows: list[LoadSession] = []
             for rate in rates[:2] if quick else rates:
                 rows.append(measure(served, plan, rate, seconds))
@@ -168,7 +167,8 @@ def record_limit(
     machine = measure_machine()
     results.add("serving/limit/read_bytes_per_s", machine.bytes_per_s, protocol=_MACHINE)
     results.add("serving/limit/flops_per_s", machine.flops_per_s, protocol=_MACHINE)
-    least_us = _record_arithmetic(config, n_videos, machine, results)
+    encoded = float(np.mean([session.encoded for session in sweeps["uncached"]]))
+    least_us = _record_arithmetic(config, n_videos, machine, results, encoded)
     request_us = least_us + http_us["bare"]["server"] + http_us["bare"]["client"]
     limit_qps = 2e6 / request_us
     knee = max(
@@ -183,13 +183,18 @@ def record_limit(
 _MACHINE = "one thread, best of seven: sum of 256 MB of float32, product of matrices of 1024"
 
 
-def _record_arithmetic(config: Config, n_videos: int, machine: Machine, results: Results) -> float:
+def _record_arithmetic(
+    config: Config, n_videos: int, machine: Machine, results: Results, encoded: float
+) -> float:
     """Adds what one request needs by stage; returns the microseconds in all."""
     total_us = 0.0
-    for stage, cost in request_costs(config, n_videos).items():
+    for stage, cost in request_costs(config, n_videos, encoded=encoded).items():
         least_us = machine.seconds(cost) * 1e6
         total_us += least_us
-        text = f"arithmetic from the shapes ({stage}), flat index of {n_videos} videos"
+        text = (
+            f"arithmetic from the shapes ({stage}), flat index of {n_videos} videos, "
+            f"{encoded:.2f} histories encoded a feed"
+        )
         results.add(f"serving/limit/{stage}_bytes", cost.bytes_read, protocol=text)
         results.add(f"serving/limit/{stage}_flops", cost.flops, protocol=text)
         results.add(f"serving/limit/{stage}_us", least_us, protocol=f"{text}; {_MACHINE}")

@@ -64,7 +64,7 @@ def measure_machine() -> Machine:
 
 
 def request_costs(
-    config: Config, n_videos: int, *, vectors_read: float | None = None
+    config: Config, n_videos: int, *, vectors_read: float | None = None, encoded: float = 1.0
 ) -> dict[str, StageCost]:
     """What one uncached feed needs, by stage.
 
@@ -72,6 +72,7 @@ def request_costs(
         config: Sizes of the models and of the funnel.
         n_videos: V.
         vectors_read: Vectors that the index compares with; all V (a flat index) by default.
+        encoded: Histories encoded for each feed: once an event, so below 1.
     """
     state, ranking, retrieval = config.state, config.ranking, config.retrieval
     d, length = ranking.d_model, state.history_length
@@ -83,7 +84,8 @@ def request_costs(
         "state": StageCost(row_bytes(config), 0),
         # One layer: four projections and a feed-forward of 4 d, and two products with L keys.
         "encode": StageCost(
-            4 * length * (d + 8), 2 * ranking.n_layers * length * (12 * d * d + 2 * length * d)
+            encoded * 4 * length * (d + 8),
+            encoded * 2 * ranking.n_layers * length * (12 * d * d + 2 * length * d),
         ),
         "retrieve": StageCost(
             4 * compared * wide + 4 * wide * tower + 8 * 10 * c, 2 * compared * wide

@@ -83,6 +83,7 @@ def client(order: dict[str, Any]) -> dict[str, Any]:
         "latency": {kind: _quantiles(values) for kind, values in latency.items()},
         "answers": _count(answers),
         "cpu_share": {name: seconds / elapsed for name, seconds in cpu_s.items()},
+        "encoded": after.get("encoded", 0) - before.get("encoded", 0),
         "threads": {
             name: (seconds - before["threads_cpu_s"].get(name, 0.0)) / elapsed
             for name, seconds in after["threads_cpu_s"].items()
@@ -101,6 +102,7 @@ def _count(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     batch = stages.pop("batch", [])
     return {
         "answered_by": {name: count / n for name, count in by.items()},
+        "n": len(answers),
         "degraded_share": sum(a["degraded"] for a in answers) / n,
         "stages": {stage: _quantiles(values) for stage, values in stages.items()},
         "batch_mean": float(np.mean(batch)) if batch else 0.0,

@@ -64,6 +64,7 @@ def record_session(results: Results, variant: str, session: LoadSession, config:
     add("hit_rate", session.hit_rate, n_feeds)
     add("degraded_share", session.degraded_share, n_feeds)
     add("batch_mean", session.batch_mean, n_feeds)
+    add("encoded_per_computed", session.encoded, n_feeds)
     for process, share in session.cpu_share.items():
         if share == share:  # the store may not have answered
             add(f"cpu_{process}_cores", share)
@@ -76,15 +77,12 @@ def record_session(results: Results, variant: str, session: LoadSession, config:
 def protocol(session: LoadSession, config: Config, *, cached: bool) -> str:
     """How it was measured, in one line."""
     load, serving = session.load, config.serving
-    path = (
-        f"cached, after {serving.load_prefill_users} of the most active users asked once"
-        if cached
-        else "cache=off: every feed runs the whole funnel"
-    )
+    path = "slates cached" if cached else "cache=off: every feed runs the whole funnel"
     return (
         f"one worker, open loop, {load.arrivals} arrivals at {load.offered_qps:g} a second for "
         f"{load.seconds:g} s from a second process on the same machine, latency from the "
         f"scheduled arrival, {1 - serving.load_event_share:.0%} feeds of {serving.prefetch} and "
         f"{serving.load_event_share:.0%} events, users by Zipf {serving.load_zipf_exponent:g}, "
-        f"embedded store, {path}"
+        f"embedded store, {path}; before it the {serving.load_prefill_users} most active users "
+        "asked once"
     )
