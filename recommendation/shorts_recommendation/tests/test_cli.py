@@ -34,7 +34,7 @@ def test_every_demonstration_exists(name: str) -> None:
         (["--set", "data.train_days=14"], "none left to test"),
         (["--config", "nowhere.yaml"], "no configuration file"),
         (["--dataset", "movielens-1m"], "no data set 'movielens-1m'"),
-        (["--users", "3"], "x>=50"),
+        (["--users", "3"], "'--users'"),
     ],
 )
 def test_a_mistake_ends_with_code_2_and_its_reason(arguments: list[str], said: str) -> None:

@@ -26,7 +26,6 @@ from shorts_recommendation.evaluation.reranking_session import (
     one_per_user,
     play,
     pool_of,
-    ranked_requests,
 )
 from shorts_recommendation.log import Catalogue
 from shorts_recommendation.world import Behaviour, World, make_world
@@ -103,20 +102,9 @@ def test_one_request_of_each() -> None:
         RankedRequests(np.zeros(2), np.zeros(2), *(np.zeros((2, 1)) for _ in range(3)))
 
 
-def test_only_what_the_ranker_saw_is_reranked() -> None:
-    found = ranked_requests(
-        np.array([3, 5, 3]),
-        np.array([10, 11, 12]),
-        np.array([[7, 8, 9, -1], [1, 2, 3, 4], [0, 0, 0, 0]]),
-        np.array([[0.1, 0.9, 0.5, 9.0], [4.0, 3.0, 2.0, 1.0], [0, 0, 0, 0]]),
-        np.ones((3, 4), dtype=bool),
-        kept=np.array([[True, True, False, True], [True, True, True, False], [False] * 4]),
-    )
-    assert found.user_idx.tolist() == [3, 5]
-    assert found.now_s.tolist() == [10, 11]
-    assert found.videos.tolist() == [[8, 7, -1], [1, 2, 3]]
-    assert found.fresh.tolist() == [[True, True, False], [True] * 3]
-    assert found.value[0, :2].tolist() == [0.9, 0.1]
+def test_a_part_of_the_requests_is_spread_over_their_time(requests: RankedRequests) -> None:
+    assert requests.spread(4).user_idx.tolist() == [0, 39, 79, 119]
+    assert len(requests.spread(1000)) == 120
 
 
 # --- sessions -----------------------------------------------------------------------------------

@@ -67,35 +67,6 @@ class RankedRequests:
         return RankedRequests(*(part[rows] for part in parts))
 
 
-def ranked_requests(
-    user_idx: np.ndarray,
-    now_s: np.ndarray,
-    videos: np.ndarray,
-    value: np.ndarray,
-    fresh: np.ndarray,
-    *,
-    kept: np.ndarray,
-) -> RankedRequests:
-    """The first request of each user, with what the ranker saw, best first.
-
-    The arrays are those of ``RankedRequests``, but users may repeat; ``kept`` bool[Q, C] is what
-    the pre-ranker let through: nothing else reaches the re-ranker.
-    """
-    rows = one_per_user(user_idx)
-    there = (kept & (videos >= 0))[rows]
-    worth = np.where(there, value[rows], -np.inf)
-    width = int(there.sum(axis=1).max(initial=0))
-    order = np.argsort(-worth, axis=1, kind="stable")[:, :width]
-    listed = np.where(there, videos[rows], -1)
-    return RankedRequests(
-        user_idx=user_idx[rows],
-        now_s=now_s[rows],
-        videos=np.take_along_axis(listed, order, axis=1),
-        value=np.take_along_axis(worth, order, axis=1),
-        fresh=np.take_along_axis(fresh[rows] & there, order, axis=1),
-    )
-
-
 def one_per_user(user_idx: np.ndarray) -> np.ndarray:
     """Rows of the first request of each user, ascending."""
     return np.sort(np.unique(user_idx, return_index=True)[1])
