@@ -133,10 +133,8 @@ def _save_tables(recommender: Recommender, folder: Path) -> None:
     _save(recommender.items.projection, folder / "projection.npz")
     np.save(folder / "basis.npy", recommender.basis)
     states = recommender.new_states()
-    np.savez(
-        folder / "states.npz",
-        **{name: array for name, array in vars(states).items() if isinstance(array, np.ndarray)},
-    )
+    arrays: dict[str, Any] = {n: a for n, a in vars(states).items() if isinstance(a, np.ndarray)}
+    np.savez(folder / "states.npz", **arrays)
     snapshot = recommender.new_counters().snapshot
     np.savez(
         folder / "counters.npz",

@@ -264,7 +264,7 @@ class ServingConfig(Stage):
     compute_ahead: bool = True
     """Recompute an invalidated slate before it is asked for, while nobody waits."""
     trending_list: PositiveInt = 200
-    """Length of the last rung of the ladder: every slate's worth after the seen ones are left out."""
+    """Length of the last rung of the ladder, of which the seen ones are left out."""
     load_rate_qps: PositiveFloat = 1000.0
     load_uncached_rate_qps: PositiveFloat = 400.0
     load_seconds: PositiveFloat = 15.0

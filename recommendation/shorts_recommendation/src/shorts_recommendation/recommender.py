@@ -29,6 +29,7 @@ from shorts_recommendation.items import ItemTable, make_items
 from shorts_recommendation.log import Catalogue, Users
 from shorts_recommendation.ranking.heads import Heads, Ranker
 from shorts_recommendation.ranking.prerank import PreRanker
+from shorts_recommendation.ranking.transformer import TransformerRanker
 from shorts_recommendation.ranking.value import value
 from shorts_recommendation.requests import RequestBatch
 from shorts_recommendation.reranking import (
@@ -111,7 +112,7 @@ class Recommender:
         users: Users,
         items: ItemTable,
         retriever: Retriever,
-        encoder: Ranker,
+        encoder: TransformerRanker,
         rankers: dict[str, Ranker],
         preranker: PreRanker,
         basis: np.ndarray,

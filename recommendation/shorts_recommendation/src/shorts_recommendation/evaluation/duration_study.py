@@ -8,10 +8,11 @@ differs is the label's doing.
 
 Zhan et al., "Deconfounding Duration Bias in Watch-time Prediction for Video Recommendation" (KDD
 2022) measure watch time won online; a simulator can ask the better question, what the viewer
-thought of it. Two later answers to the same bias are cited and not built: trees of conditional watch-time
-steps (Lin et al., "Tree based Progressive Regression Model for Watch-Time Prediction in Short-video
-Recommendation", KDD 2023) and the watch time that would have been without the video's end (Zhao et
-al., "Counteracting Duration Bias in Video Recommendation via Counterfactual Watch Time", KDD 2024).
+thought of it. Two later answers to the same bias are cited and not built: trees of conditional
+watch-time steps (Lin et al., "Tree based Progressive Regression Model for Watch-Time Prediction in
+Short-video Recommendation", KDD 2023) and the watch time that would have been without the video's
+end (Zhao et al., "Counteracting Duration Bias in Video Recommendation via Counterfactual Watch
+Time", KDD 2024).
 
 Legend: Q requests, C candidates, N rows.
 """

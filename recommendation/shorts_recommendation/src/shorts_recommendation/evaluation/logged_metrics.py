@@ -15,6 +15,8 @@ from ml_platform.evaluation.intervals import LEVEL, Estimate
 
 BINS = 256  # of the scores in the bootstrap: an AUC of 256 steps differs in the fourth place
 
+RESAMPLES_AT_ONCE = 50  # one matrix product for so many; 2 MB with 10,000 users
+
 
 def auc_estimate(
     labels: np.ndarray, scores: np.ndarray, users: np.ndarray, *, resamples: int, seed: int
@@ -39,10 +41,11 @@ def auc_estimate(
     zeros = np.bincount(cell[~labels], minlength=shape[0] * shape[1]).reshape(shape)
     ones, zeros = ones.astype(np.float32), zeros.astype(np.float32)
     rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(resamples):
-        weight = np.bincount(rng.integers(n_users, size=n_users), minlength=n_users)
-        values.append(_binned_auc(weight.astype(np.float32) @ ones, weight @ zeros))
+    values: list[float] = []
+    for begin in range(0, resamples, RESAMPLES_AT_ONCE):
+        weight = _weights(rng, min(RESAMPLES_AT_ONCE, resamples - begin), n_users)
+        pairs = zip(weight @ ones, weight @ zeros, strict=True)
+        values.extend(_binned_auc(*counts) for counts in pairs)
     tail = (1 - LEVEL) / 2
     low, high = np.nanquantile(values, [tail, 1 - tail])
     return Estimate(value, float(low), float(high), len(labels))
@@ -67,6 +70,13 @@ def calibration_error(curve: ReliabilityCurve) -> float:
     """Mean absolute gap between prediction and observation, weighted by impressions."""
     gap = np.abs(curve.observed - curve.predicted)
     return float((curve.count * gap).sum() / curve.count.sum())
+
+
+def _weights(rng: np.random.Generator, n: int, n_users: int) -> np.ndarray:
+    """How often each user appears in n resamples, f32[n, U]."""
+    draws = rng.integers(n_users, size=(n, n_users)) + n_users * np.arange(n)[:, None]
+    counts = np.bincount(draws.ravel(), minlength=n * n_users)
+    return counts.reshape(n, n_users).astype(np.float32)
 
 
 def _binned_auc(ones: np.ndarray, zeros: np.ndarray) -> float:

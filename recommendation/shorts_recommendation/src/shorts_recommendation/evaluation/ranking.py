@@ -195,8 +195,7 @@ def record_logged(
         results.add(f"ranking/{name}/logged_ndcg@10", estimate, protocol=words)
     for name, predicted in heads.items():
         _record_heads(results, rows, name, predicted, protocol, resamples, seed)
-    for name in set(ndcg) - {REFERENCE} if REFERENCE in ndcg else ():
-        _, first = session_ndcg(scores[REFERENCE], rows.gains, rows.session, K)
+    for name in sorted(set(ndcg) - {REFERENCE}) if REFERENCE in ndcg else ():
         gap = bootstrap_difference(
             ndcg[REFERENCE], ndcg[name], rows.user[first], resamples=resamples, seed=seed
         )

@@ -122,7 +122,7 @@ class FeedMonitor:
         """Events are in the states: counts them, and waits for their effect.
 
         Args:
-            rows: The users' rows, one an event.
+            rows: ``user_idx`` of each event; -1 where the bundle does not know the user.
             outcomes: What happened.
         """
         watched = self.metrics.watched
@@ -131,7 +131,8 @@ class FeedMonitor:
             watched.labels(name).inc(int(np.sum(getattr(outcomes, name))))
         now = time.perf_counter()
         for row in rows:
-            self._awaited.setdefault(int(row), now)
+            if row >= 0:
+                self._awaited.setdefault(int(row), now)
         while len(self._awaited) > AWAITED:
             self._awaited.pop(next(iter(self._awaited)), None)
 

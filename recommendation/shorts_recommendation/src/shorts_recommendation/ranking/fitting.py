@@ -30,7 +30,7 @@ from shorts_recommendation.ranking.window_batches import Scales, WindowLoader, f
 TRAIN_CONTEXT = 32
 """Rows before the first target of a later window in training: a quarter of it is read twice."""
 
-STEPS = 80
+STEPS = 200
 """Fewest steps of an epoch, where the log has room for them."""
 
 

@@ -181,7 +181,7 @@ class Retriever:
         return self.merged(batch, queries, self.proposals(batch, queries), only=only)
 
     def resized(self, config: RetrievalConfig) -> Retriever:
-        """The same models with other quotas and lengths; uploads to one are not seen by the other."""
+        """The same models with other quotas and lengths; uploads to one stay its own."""
         return replace(
             self,
             config=config,

@@ -35,6 +35,7 @@ from shorts_recommendation.serving import schemas
 from shorts_recommendation.serving.computing import FeedAnswer, FeedAsk
 from shorts_recommendation.serving.engine import FeedEngine
 from shorts_recommendation.serving.hot_route import HotRoute
+from shorts_recommendation.serving.operations import describe, store_cpu_s, time_state_reads
 from shorts_recommendation.serving.protocol import Recommender
 from shorts_recommendation.serving.queries import query_parameters, read_query
 from shorts_recommendation.serving.records import logged_event, logged_upload
@@ -81,7 +82,7 @@ def create_app(recommender: Recommender, settings: ServingSettings) -> FastAPI:
         description=_DESCRIPTION,
         metrics=metrics,
         not_ready=lambda: app.state.engine.not_ready(),
-        version_info=lambda: app.state.engine.describe(),
+        version_info=lambda: describe(app.state.engine),
         lifespan=lifespan,
         max_in_flight=MAX_IN_FLIGHT,
     )
@@ -195,16 +196,16 @@ async def operations(
     engine: FeedEngine = request.app.state.engine
     found = {
         "cpu_s": time.process_time(),
-        "store_cpu_s": await asyncio.to_thread(engine.store_cpu_s),
+        "store_cpu_s": await asyncio.to_thread(store_cpu_s, engine),
         "threads_cpu_s": threads_cpu_s(),
         "waiting": engine.computer.batcher.waiting(),
         "dropped": engine.computer.batcher.dropped,
         "encoded": engine.computer.encoded(),
         "stream_lag": max(0, engine.applied_seq - engine.consumer.applied_seq),
-        **engine.describe(),
+        **describe(engine),
     }
     if time_reads:
-        found["reads"] = await asyncio.to_thread(engine.time_state_reads)
+        found["reads"] = await asyncio.to_thread(time_state_reads, engine)
     if ids:
         found["user_ids"] = engine.recommender.users.user_ids
         found["video_ids"] = engine.recommender.catalogue.video_ids

@@ -7,6 +7,7 @@ In: the last bundle. Out: ``bench_serving.json`` with
     serving/cached_<rate>/...     the rising series, and serving/knee_{cached,uncached}/qps
     serving/event_to_effect/...   from an event to the feed that has seen it, under load
     serving/limit/...             HTTP alone, bytes and multiplications by arithmetic, the distance
+    serving_sample/...            where the threads are while the uncached path runs
     serving/store/...             one batch of states from this process and from the store
 
 and two pictures. On two cores the client and the store take their share of both: the figures are
@@ -15,14 +16,16 @@ lower bounds of what the service does alone.
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from ml_platform.evaluation.plot_style import png
@@ -32,6 +35,7 @@ from shorts_recommendation.serving.event_to_effect import Effect, event_to_effec
 from shorts_recommendation.serving.limit import Machine, measure_machine, request_costs
 from shorts_recommendation.serving.load_client import get_json
 from shorts_recommendation.serving.load_session import (
+    WARMUP_S,
     LoadSession,
     Served,
     holds,
@@ -47,6 +51,7 @@ from shorts_recommendation.serving.record import (
     record_session,
     record_sessions,
 )
+from shorts_recommendation.serving.sampling import shares
 from shorts_recommendation.serving.traffic import TrafficPlan
 
 if TYPE_CHECKING:
@@ -70,6 +75,9 @@ def main(run: Run) -> None:
     quick = run.config.quick
     with run.progress.stage("serving: rising load", 2) as step:
         sweeps = record_sweeps(bundle, run.config, results, quick=quick, step=step)
+    with run.progress.stage("serving: samples", 1) as step:
+        record_samples(bundle, run.config, results, seconds=2.0 if quick else 8.0)
+        step(1)
     with run.progress.stage("serving: event to effect", 1) as step:
         effect = record_effect(bundle, run.config, results, n=50 if quick else PROBES)
         step(1)
@@ -120,6 +128,28 @@ def record_sweeps(
         if callable(step):
             step(1)
     return sweeps
+
+
+def record_samples(bundle: Path, config: Config, results: Results, *, seconds: float) -> None:
+    """Where the threads are while the uncached path runs at its rate; the twelve busiest places."""
+    rate = config.serving.load_uncached_rate_qps
+    with serving(bundle, config.serving) as served:
+        plan = traffic_plan(config.serving, cached=False, seed=config.seed)
+        prefill(served, plan, config.serving.load_prefill_users)
+        load = threading.Thread(target=lambda: measure(served, plan, rate, seconds + 1.0))
+        load.start()
+        time.sleep(WARMUP_S)
+        counts = get_json(f"{served.process.url}/v1/operations/samples?seconds={seconds:g}")
+        load.join()
+    for place, share in list(shares(counts).items())[:12]:
+        name = re.sub(r"[^a-z0-9_.]+", "_", place.lower()).strip("_")
+        results.add(
+            f"serving_sample/{name}/share",
+            share,
+            n=sum(counts.values()),
+            protocol=f"stacks every 2 ms for {seconds:g} s at {rate:g} uncached requests a second, "
+            "innermost function of ours, threads that wait for work left out",
+        )
 
 
 def record_effect(bundle: Path, config: Config, results: Results, *, n: int) -> Effect:
@@ -257,7 +287,7 @@ def table(sessions: Sequence[LoadSession]) -> Table:
 def _state_reads(served: Served) -> dict[str, float]:
     """Microseconds for the states of 16 users from this process, and from the store."""
     reads = get_json(f"{served.process.url}/v1/operations?time_reads=true")["reads"]
-    return {name: float(value) for name, value in reads.items()}
+    return {name: float(value) for name, value in reads.items() if value is not None}
 
 
 def _effect_line(effect: Effect) -> str:
@@ -265,8 +295,3 @@ def _effect_line(effect: Effect) -> str:
         f"event to effect: p50 {effect.at(50):.1f} ms, p99 {effect.at(99):.1f} ms, "
         f"{effect.at_first_read:.1%} at the first read, n = {len(effect.total_ms)}"
     )
-
-
-def print_table(console: Console, sessions: Sequence[LoadSession]) -> None:
-    """For scripts."""
-    console.print(table(sessions))

@@ -16,16 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
-
-import numpy as np
 
 from ml_platform.serving.clock import ServerClock
 from ml_platform.serving.event_log import AppendResult, EventLog, LoggedEvent, StoredEvent
@@ -277,56 +273,6 @@ class FeedEngine:
             return []
         return [f"replaying events: {self.applied_seq} of {self.log.last_seq()}"]
 
-    def describe(self) -> dict[str, Any]:
-        """Extra fields of ``/v1/version``."""
-        return {
-            "version": self.recommender.version,
-            "videos": len(self.video_idx),
-            "users": self.users.n_known,
-            "store": self.store.kind,
-            "pid": os.getpid(),
-            "applied_seq": self.applied_seq,
-            "published_seq": self.publisher.published_seq,
-            "consumed_seq": self.consumer.applied_seq,
-            "server_time": self.clock.now(),
-            "slates": len(self.slates),
-            "batches": self.computer.batcher.batches,
-            "computing_s": round(self.computer.batcher.busy_s, 3),
-        }
-
-    def store_cpu_s(self) -> float:
-        """Processor seconds that the store has used; NaN while it does not answer. Waits for it."""
-        try:
-            used = self.store.call(lambda client: client.info("cpu"))
-        except StoreUnavailableError:
-            return float("nan")
-        return float(used["used_cpu_sys"]) + float(used["used_cpu_user"])  # type: ignore[index]
-
-    def time_state_reads(self, n_users: int = 16, repeats: int = 200) -> dict[str, float]:
-        """Microseconds for the states of n users.
-
-        ``batch_us``: what every request pays, a batch from the arrays in process. ``mget_us`` and
-        ``unpack_us``: what would come before it with states read from the store; NaN without one.
-        """
-        rows = np.arange(min(n_users, self.users.n_known))
-        users = [self.users.user_of(int(row)) or 0 for row in rows]
-        blobs = {f"{self.prefix}timing:{user}": self.users.pack(user) or b"" for user in users}
-        keys, now_s = list(blobs), self.clock.now()
-        try:
-            self.store.call(lambda client: client.mset(blobs))  # type: ignore[arg-type]
-            stored = _median_us(lambda: self.store.call(lambda c: c.mget(keys)), repeats)
-            self.store.call(lambda client: client.unlink(*keys))
-        except StoreUnavailableError:
-            stored = float("nan")
-        return {
-            "batch_us": _median_us(lambda: self.users.batch(rows, now_s), repeats),
-            "mget_us": stored,
-            "unpack_us": _median_us(
-                lambda: [self.users.unpacked(blob) for blob in blobs.values()], repeats
-            ),
-            "blob_bytes": float(len(blobs[keys[0]])),
-        }
-
     def close(self) -> None:
         """Stop threads, close log and store."""
         self._stop.set()
@@ -384,15 +330,6 @@ class FeedEngine:
     def _uploads(self, stored: Sequence[StoredEvent]) -> list[UploadRecord]:
         records = [read_record(event, self.video_idx) for event in stored]
         return [r for r in records if isinstance(r, UploadRecord)]
-
-
-def _median_us(function: Callable[[], object], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - begin)
-    return float(np.median(times)) * 1e6
 
 
 def _finish_upload(

@@ -75,7 +75,7 @@ def client(order: dict[str, Any]) -> dict[str, Any]:
                     )
     cpu_s = {
         "server": after["cpu_s"] - before["cpu_s"],
-        "store": after["store_cpu_s"] - before["store_cpu_s"],
+        "store": _number(after["store_cpu_s"]) - _number(before["store_cpu_s"]),
         "client": own,
     }
     return {
@@ -89,6 +89,11 @@ def client(order: dict[str, Any]) -> dict[str, Any]:
             for name, seconds in after["threads_cpu_s"].items()
         },
     }
+
+
+def _number(value: float | None) -> float:
+    """JSON has no NaN: null stands for a store that did not answer."""
+    return float("nan") if value is None else value
 
 
 def _count(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
