@@ -27,6 +27,7 @@ from nbconvert import HTMLExporter
 from rich.progress import Progress as RichProgress
 from traitlets.config import Config
 
+from ml_platform.docs.notebook_desk import BUNDLE_VARIABLE
 from ml_platform.evaluation.results import write_atomic
 
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -68,6 +69,39 @@ def run_all(
             write_atomic(target, content)
         written.append(targets[0])
     return written
+
+
+def run_chosen(
+    paths: Sequence[Path],
+    only: Sequence[str],
+    bundle: Callable[[], Path],
+    out: Path,
+    stage: Stage,
+    say: Callable[[str], object],
+) -> int:
+    """What ``make notebooks`` of a system does; returns the exit status.
+
+    Args:
+        paths: The system's notebooks.
+        only: Beginnings of names; none takes all.
+        bundle: Finds or trains the system that they look at.
+        out: Folder of what they show.
+        stage: As in ``run_all``.
+        say: Prints a line.
+    """
+    chosen = [path for path in paths if not only or path.name.startswith(tuple(only))]
+    if not chosen:
+        say(f"[red]no notebook begins with {' or '.join(only)}")
+        return 2
+    folder = bundle()
+    say(f"notebooks on {folder}")
+    try:
+        written = run_all(chosen, out, stage, {BUNDLE_VARIABLE: str(folder.resolve())})
+    except NotebookFailedError as error:
+        print(error)  # not by a console, which would fold the traceback's lines
+        return 1
+    say(f"{len(written)} notebooks in {out}: open the .html")
+    return 0
 
 
 def run_notebook(

@@ -47,7 +47,7 @@ from shorts_recommendation.experiments.studies import (
 from shorts_recommendation.features import replay
 from shorts_recommendation.items import fit_projection, make_items
 from shorts_recommendation.log import DAY_S, Catalogue
-from shorts_recommendation.recommender import Ranked
+from shorts_recommendation.slates import Ranked
 from shorts_recommendation.state import Outcomes as StateOutcomes
 from shorts_recommendation.world.audience import Audience
 from shorts_recommendation.world.generate import generate_log

@@ -14,9 +14,7 @@ that keeps the encoding between two events passes it in.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,13 +25,12 @@ from shorts_recommendation.counters import CounterSnapshot, VideoCounters
 from shorts_recommendation.features import cross_features
 from shorts_recommendation.items import ItemTable, make_items
 from shorts_recommendation.log import Catalogue, Users
-from shorts_recommendation.ranking.heads import Heads, Ranker
+from shorts_recommendation.ranking.heads import Ranker
 from shorts_recommendation.ranking.prerank import PreRanker
 from shorts_recommendation.ranking.transformer import TransformerRanker
 from shorts_recommendation.ranking.value import value
 from shorts_recommendation.requests import RequestBatch
 from shorts_recommendation.reranking import (
-    REASONS,
     RerankItems,
     Slates,
     rerank,
@@ -43,45 +40,8 @@ from shorts_recommendation.reranking import (
 )
 from shorts_recommendation.retrieval.candidates import SOURCES, Candidates
 from shorts_recommendation.retrieval.sources import Retriever
+from shorts_recommendation.slates import Ranked, Slate, StageClock, as_slates
 from shorts_recommendation.state import UserStates
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """What the ranker saw of B requests, P videos each; the order is the pre-ranker's.
-
-    Attributes:
-        videos: i32[B, P], -1 padded.
-        value: f32[B, P], -inf beside a padding.
-        heads: f32[B, P] each.
-        sources: u8[B, P], bits of SOURCES.
-    """
-
-    videos: np.ndarray
-    value: np.ndarray
-    heads: Heads
-    sources: np.ndarray
-
-
-@dataclass(frozen=True)
-class Slate:
-    """The next videos of one request, in the order of play.
-
-    Attributes:
-        video_idx: i32[k], shorter where the catalogue has no more.
-        value: f32[k].
-        sources: u8[k], bits of SOURCES.
-        reasons: k names of why a video stands at its place.
-        propensity: f32[k], probability of this video at this place, given those before.
-        stage_ms: Milliseconds by stage of the call that made it, shared by its batch.
-    """
-
-    video_idx: np.ndarray
-    value: np.ndarray
-    sources: np.ndarray
-    reasons: Sequence[str]
-    propensity: np.ndarray
-    stage_ms: dict[str, float]
 
 
 class Recommender:
@@ -257,7 +217,7 @@ class Recommender:
             recent: i32[B, R], -1 padded: videos that the client still holds.
             encoded: f32[B, d] of ``encode``, where the caller has kept it.
         """
-        clock = _Clock()
+        clock = StageClock()
         self.prepare(snapshot)
         clock.lap("prepare")
         if encoded is None:
@@ -273,7 +233,7 @@ class Recommender:
         clock.lap("rank")
         items, slates, pool = self.rerank(batch, snapshot, ranked, k, recent=recent)
         clock.lap("rerank")
-        return _as_slates(items, slates, pool, ranked, clock.ms)
+        return as_slates(items, slates, pool, ranked, clock.ms)
 
     # --- what a caller keeps ---
 
@@ -367,43 +327,6 @@ class Recommender:
         if recent is None or not recent.size:
             return shown
         return np.concatenate([recent[:, ::-1], shown], axis=1)[:, :memory]
-
-
-class _Clock:
-    """Milliseconds of stages, one after the other."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.ms[stage] = (now - self._last) * 1e3
-        self._last = now
-
-
-def _as_slates(
-    items: RerankItems, slates: Slates, pool: np.ndarray, ranked: Ranked, stage_ms: dict[str, float]
-) -> list[Slate]:
-    videos = slates.videos(items)
-    position = np.maximum(slates.positions, 0)
-    worth = np.take_along_axis(items.value, position, axis=1)
-    sources = np.take_along_axis(np.take_along_axis(ranked.sources, pool, axis=1), position, axis=1)
-    found = []
-    for row, there in enumerate(videos >= 0):
-        n = int(there.sum())  # empty places stand at the end
-        reasons = [REASONS[int(code)] for code in slates.reasons[row, :n]]
-        found.append(
-            Slate(
-                videos[row, :n],
-                worth[row, :n],
-                sources[row, :n],
-                reasons,
-                slates.propensity[row, :n],
-                stage_ms,
-            )
-        )
-    return found
 
 
 def with_ranker(recommender: Recommender, name: str) -> Recommender:

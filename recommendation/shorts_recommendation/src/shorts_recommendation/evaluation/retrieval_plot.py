@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROWS = (*SOURCES, "merged", "recent_popularity", "random", "oracle")
 PANELS = (
     ("recall@1000", "logged: recall@1000"),
-    ("oracle_share", "true: share of the oracle's top 100"),
+    ("oracle_share", "true: oracle's top 100 found"),
     ("satisfaction", "true: mean satisfaction"),
 )
 
@@ -60,7 +60,7 @@ def overlap_figure(overlap: np.ndarray, note: str) -> Figure:
             text = "no hits" if np.isnan(value) else f"{value:.2f}"
             colour = "white" if value > 0.6 else "black"
             axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=9)
-    axis.set_xticks(range(len(SOURCES)), SOURCES, fontsize=9)
+    axis.set_xticks(range(len(SOURCES)), SOURCES, fontsize=8)
     axis.set_yticks(range(len(SOURCES)), SOURCES, fontsize=9)
     axis.set_xlabel("has it too")
     axis.set_ylabel("hits of")

@@ -16,7 +16,8 @@ from shorts_recommendation.items import ItemTable
 from shorts_recommendation.requests import RequestBatch
 
 if TYPE_CHECKING:
-    from shorts_recommendation.recommender import Recommender, Slate
+    from shorts_recommendation.recommender import Recommender
+    from shorts_recommendation.slates import Slate
     from shorts_recommendation.world.world import World
 
 _HOPELESS = -np.inf

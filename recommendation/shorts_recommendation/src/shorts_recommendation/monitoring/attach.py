@@ -9,7 +9,7 @@ objects that pass everything on and listen. A monitor that fails is counted
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -65,22 +65,16 @@ def attach(
         settings=settings,
     )
 
-    def failed(_: Exception) -> None:
-        engine.metrics.observer_failed(monitor.name)
-        logger.exception("the monitor failed; answers are not touched")
-
-    engine.recommender = TellingRecommender(engine.recommender, monitor, failed)  # type: ignore[assignment]
-    engine.users = TellingUsers(engine, monitor, failed)  # type: ignore[assignment]
+    engine.recommender = TellingRecommender(engine, monitor)  # type: ignore[assignment]
+    engine.users = TellingUsers(engine, monitor)  # type: ignore[assignment]
     return monitor
 
 
 class TellingRecommender:
     """A recommender that tells of its slates."""
 
-    def __init__(
-        self, inner: Any, monitor: FeedMonitor, failed: Callable[[Exception], None]
-    ) -> None:
-        self._inner, self._monitor, self._failed = inner, monitor, failed
+    def __init__(self, engine: FeedEngine, monitor: FeedMonitor) -> None:
+        self._inner, self._engine, self._monitor = engine.recommender, engine, monitor
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -92,19 +86,17 @@ class TellingRecommender:
         slates: Sequence[Any] = self._inner.recommend(batch, snapshot, k, **more)
         try:
             self._monitor.slates_made(batch, snapshot, slates)
-        except Exception as error:  # an observer never costs an answer
-            self._failed(error)
+        except Exception:  # an observer never costs an answer
+            logger.exception("the monitor failed on slates; they go out")
+            self._engine.metrics.observer_failed(self._monitor.name)
         return slates
 
 
 class TellingUsers:
     """Live states that tell of events, once the log is replayed: old events are no news."""
 
-    def __init__(
-        self, engine: FeedEngine, monitor: FeedMonitor, failed: Callable[[Exception], None]
-    ) -> None:
-        self._inner, self._engine = engine.users, engine
-        self._monitor, self._failed = monitor, failed
+    def __init__(self, engine: FeedEngine, monitor: FeedMonitor) -> None:
+        self._inner, self._engine, self._monitor = engine.users, engine, monitor
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -119,6 +111,7 @@ class TellingUsers:
             duration_s = self._engine.recommender.items.duration_s[videos]
             known = [row if row < self._inner.n_known else -1 for row in rows]
             self._monitor.events_applied(known, outcomes_of(events, duration_s))
-        except Exception as error:  # as above
-            self._failed(error)
+        except Exception:  # as above
+            logger.exception("the monitor failed on events; they are applied")
+            self._engine.metrics.observer_failed(self._monitor.name)
         return rows

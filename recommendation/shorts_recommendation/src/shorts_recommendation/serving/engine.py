@@ -240,9 +240,13 @@ class FeedEngine:
             language=upload.language,
             duration_s=upload.duration_s,
             content=upload.content,
-            upload_s=upload.upload_s,
+            # On the counters' grid, on which lists and the fresh pool are made: the one that stands
+            # now has it at once, and a replay of the log comes to the same moment.
+            upload_s=upload.upload_s
+            - upload.upload_s % self.recommender.config.state.counter_period_s,
         )
         self.snapshot = self.trends.grow(self.recommender.catalogue)
+        self.recommender.prepare(self.snapshot)
         self.users.use_items(self.recommender.items)
         self.video_idx[upload.video_id] = index
         return index

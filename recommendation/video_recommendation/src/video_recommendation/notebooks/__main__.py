@@ -8,6 +8,7 @@ without a run is trained first.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -50,26 +51,23 @@ def run(config: Config | None, artifacts: Path, only: tuple[str, ...] = ()) -> N
     """Everything after the options are read.
 
     Raises:
-        typer.Exit: with 1 when a cell fails or there is no run to look at.
+        typer.Exit: with 1 when a cell fails or there is no run to look at, 2 when none is named so.
     """
-    from ml_platform.docs.notebooks import NotebookFailedError, run_all
+    from ml_platform.docs.notebooks import run_chosen
     from ml_platform.evaluation.progress import Console
-    from video_recommendation.notebooks.desk import BUNDLE_VARIABLE, notebooks
+    from video_recommendation.notebooks.desk import notebooks
 
     progress = Console(console)
-    paths = [p for p in notebooks() if not only or p.name.startswith(only)]
-    if not paths:
-        console.print(f"[red]no notebook begins with {' or '.join(only)}")
-        raise typer.Exit(2)
-    bundle = _bundle(config, artifacts, progress)
-    console.print(f"notebooks on {bundle}", highlight=False)
-    target = artifacts / "notebooks"
-    try:
-        written = run_all(paths, target, progress.stage, {BUNDLE_VARIABLE: str(bundle.resolve())})
-    except NotebookFailedError as error:
-        print(error)  # not by the console, which would fold the traceback's lines
-        raise typer.Exit(1) from error
-    console.print(f"{len(written)} notebooks in {target}: open the .html", highlight=False)
+    status = run_chosen(
+        notebooks(),
+        only,
+        lambda: _bundle(config, artifacts, progress),
+        artifacts / "notebooks",
+        progress.stage,
+        partial(console.print, highlight=False),
+    )
+    if status:
+        raise typer.Exit(status)
 
 
 def _small(dataset: str | None) -> Path:

@@ -14,21 +14,20 @@ configuration, its data or the source code has changed.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
 from ml_platform.data.download import DatasetUnavailableError
 from ml_platform.data.interactions import Queries
 from ml_platform.data.splits import next_event_queries
-from ml_platform.evaluation.plot_style import png
+from ml_platform.docs.notebook_desk import BUNDLE_VARIABLE, fingerprint, made_once, notebooks_in
+from ml_platform.evaluation.plot_style import show
 from ml_platform.evaluation.progress import Progress, Silent
-from ml_platform.evaluation.results import Results, write_atomic
+from ml_platform.evaluation.results import Results
 from video_recommendation.artifacts import SYSTEM_FOLDER
 from video_recommendation.bundle import load_bundle, save_bundle
 from video_recommendation.config import Config, load_config
@@ -38,7 +37,8 @@ from video_recommendation.labs.funnel import every_nth
 from video_recommendation.pipeline import time_ordered, train_system
 from video_recommendation.recommender import Recommender
 
-BUNDLE_VARIABLE = "NOTEBOOK_BUNDLE"
+__all__ = ["BUNDLE_VARIABLE", "Desk", "notebooks", "open_desk", "show"]
+
 SOURCES = SYSTEM_FOLDER / "notebooks"
 ARTIFACTS = SYSTEM_FOLDER / "artifacts"
 CONFIGS = SYSTEM_FOLDER / "configs"
@@ -114,7 +114,7 @@ class Desk:
 
 def notebooks() -> list[Path]:
     """The committed notebooks, in reading order."""
-    return sorted(SOURCES.glob("[0-9][0-9]_*.ipynb"))
+    return notebooks_in(SOURCES)
 
 
 def open_desk() -> Desk:
@@ -148,27 +148,10 @@ def trained_bundle(
 ) -> Path:
     """Folder of a bundle of this configuration, data and code; trained where there is none."""
     folder = artifacts / "notebooks" / "systems" / f"{config.name}-{data.name}"
-    bundle, stamp = folder / "bundle", folder / "made_from"
-    wanted = _fingerprint(config, data)
-    if not (stamp.is_file() and stamp.read_text() == wanted and bundle.is_dir()):
-        folder.mkdir(parents=True, exist_ok=True)
-        stamp.unlink(missing_ok=True)  # written last: an interrupted training leaves none
+
+    def train(bundle: Path) -> None:
         save_bundle(train_system(data, config, progress or Silent()).recommender, bundle)
-        write_atomic(stamp, wanted)
-    return bundle
 
-
-def show(figure: Figure) -> None:
-    """Puts a figure under the cell."""
-    from IPython.display import Image, display
-
-    display(Image(data=png(figure)))
-
-
-def _fingerprint(config: Config, data: SystemData) -> str:
-    """Changes with the configuration, the data and the source of this package."""
-    digest = hashlib.sha256(f"{config.model_dump_json()} {data.sha256}".encode())
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        if path.parent != Path(__file__).parent:  # what the notebooks draw trains nothing
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    here = Path(__file__).parent
+    wanted = fingerprint(f"{config.model_dump_json()} {data.sha256}", here.parent, here)
+    return made_once(folder, wanted, train)

@@ -1,0 +1,267 @@
+"""monitoring/shorts and the dashboard against what the service really exports.
+
+A rule or a panel that names a metric, a label or a value that does not exist is silent for ever. So
+the service is started, used, broken a little and scraped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+
+from tiny_feed import DATA_END, N_VIDEOS, TinyRecommender, serving_config
+
+from shorts_recommendation.counters import VideoCounters
+from shorts_recommendation.monitoring.attach import watch_feed
+from shorts_recommendation.monitoring.monitor import MonitorSettings
+from shorts_recommendation.serving.app import create_app
+from shorts_recommendation.serving.settings import ServingSettings
+
+ROOT = Path(__file__).resolve().parents[4] / "monitoring"
+FOLDER = ROOT / "shorts"
+MADE_BY_PROMETHEUS = {"up"}
+OF_THE_SCRAPE = {"job", "instance"}
+FUNCTIONS = {
+    "and", "by", "group_left", "histogram_quantile", "ignoring", "increase", "max", "offset",
+    "rate", "sum", "time", "topk",
+}  # fmt: skip
+KINDS = {"missing", "stale", "constant", "unit change", "shift", "prediction"}
+NOT_PROVOKED = {"stale", "trending"}  # answers of a feed that is too busy
+promtool = shutil.which("promtool")
+
+
+def rules() -> list[dict]:
+    groups = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def dashboard() -> dict:
+    return json.loads((ROOT / "grafana" / "dashboards" / "shorts.json").read_text())
+
+
+def expressions() -> dict[str, str]:
+    found = {f"alert {rule['alert']}": rule["expr"] for rule in rules()}
+    for panel in dashboard()["panels"]:
+        for target in panel.get("targets", []):
+            found[f"panel {panel['title']} {target['refId']}"] = target["expr"]
+    for note in dashboard()["annotations"]["list"]:
+        found[f"annotation {note['name']}"] = note["expr"]
+    return found
+
+
+def selectors(expression: str) -> list[tuple[str, dict[str, tuple[str, str]]]]:
+    """Metrics of an expression with their matchers: label -> (operator, value)."""
+    bare = re.sub(r"\b(?:by|ignoring)\s*\([^)]*\)", " ", expression)
+    bare = re.sub(r"\[[^\]]*\](?:\s*offset\s+\w+)?", " ", bare)
+    found = []
+    for name, inside in re.findall(r"([a-z_]\w*)\s*(\{[^}]*\})?", bare):
+        if name not in FUNCTIONS:
+            pairs = re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', inside)
+            found.append((name, {label: (operator, value) for label, operator, value in pairs}))
+    return found
+
+
+def grouped_by(expression: str) -> set[str]:
+    lists = re.findall(r"\b(?:by|ignoring)\s*\(([^)]*)\)", expression)
+    return {label.strip() for one in lists for label in one.split(",")}
+
+
+class Tiny(TinyRecommender):
+    """With counters of the half-lives that its configuration names."""
+
+    def new_counters(self) -> VideoCounters:
+        state = self.config.state
+        counters = VideoCounters(N_VIDEOS, state.counter_half_lives_h, 900, DATA_END - 900)
+        columns = np.ones((N_VIDEOS, 4), np.float32)
+        counters.add(np.arange(N_VIDEOS), np.full(N_VIDEOS, DATA_END - 200, np.int64), columns)
+        counters.advance(DATA_END)
+        return counters
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[dict[str, str]]]]:
+    """Label sets of every series that a used service exports; [] for one without any yet."""
+    folder = tmp_path_factory.mktemp("scraped")
+    settings = MonitorSettings(interval_s=3600, launch_rows=300, every=1)
+    serving = ServingSettings(folder, serving_config(), refresh_s=0.05)
+    app = watch_feed(create_app(Tiny(), serving), settings=settings)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        use(client, app)
+        text = client.get("/metrics").text
+    found: dict[str, list[dict[str, str]]] = {}
+    for family in text_string_to_metric_families(text):
+        suffix = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
+        for name in suffix.get(family.type, [""]):
+            found.setdefault(family.name + name, [])
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append(dict(sample.labels))
+    yield found
+
+
+def use(client: TestClient, app) -> None:
+    """Feeds, events, a drift, an observer that fails."""
+    end = time.monotonic() + 20
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < end
+    engine, monitor = app.state.engine, app.state.monitor
+    for user in range(1, 41):
+        assert client.get(f"/v1/feed?user_id={user}&k=10").status_code == 200
+    for user in range(1, 5):
+        event = {"event_id": f"e{user}", "user_id": user, "video_id": 1, "watch_s": 2.0 + 9 * user}
+        assert client.post("/v1/events", json=event).status_code == 200
+        assert client.get(f"/v1/feed?user_id={user}&k=10").json()["items"]
+    monitor.refresh()  # the launch sample is full
+    monitor._drift.references["training"] = monitor._drift.references["launch"]
+    columns = len(monitor._columns)
+    monitor._drift.clear()
+    for user in range(30):  # all columns far out: every one is found, the value too
+        monitor._drift.observe(np.full((10, columns), 1e6 + user, np.float32), user)
+    monitor.refresh()
+    engine.metrics.observer_failed(monitor.name)
+
+
+def test_the_reader_of_expressions_reads():
+    found = selectors('sum by (le) (rate(a_total{b=~"x|y", c!="z"}[5m] offset 1d)) / d > 0.1')
+    assert found == [("a_total", {"b": ("=~", "x|y"), "c": ("!=", "z")}), ("d", {})]
+    assert grouped_by("sum by (le, stage) (x)") == {"le", "stage"}
+
+
+def test_every_metric_that_is_named_is_exported(samples):
+    assert len(expressions()) > 40
+    for place, expression in expressions().items():
+        named = {name for name, _ in selectors(expression)}
+        assert named, f"{place} names no metric: {expression}"
+        unknown = named - set(samples) - MADE_BY_PROMETHEUS
+        assert not unknown, f"{place}: the service does not export {sorted(unknown)}"
+
+
+def test_every_label_and_value_that_is_named_is_there(samples):
+    checked = 0
+    for place, expression in expressions().items():
+        for name, matchers in selectors(expression):
+            if name in MADE_BY_PROMETHEUS:
+                continue
+            assert samples[name], f"{place}: {name} has no series; extend `use` so that it has"
+            for label, (operator, value) in matchers.items():
+                if label in OF_THE_SCRAPE:
+                    continue
+                values = {s[label] for s in samples[name] if label in s}
+                assert values, f"{place}: {name} has no label {label}"
+                checked += 1
+                asked = set(value.split("|"))
+                if label == "status" or operator.startswith("!") or asked <= KINDS:
+                    continue
+                assert asked - NOT_PROVOKED <= values, f"{place}: no {name} with {label} {value}"
+        there = {label for n, _ in selectors(expression) for s in samples.get(n, []) for label in s}
+        assert grouped_by(expression) <= there | OF_THE_SCRAPE, place
+    assert checked > 20
+
+
+def test_kinds_of_drift_are_those_that_the_monitor_knows(samples):
+    from typing import get_args
+
+    from ml_platform.operations.drift_causes import Kind
+
+    assert set(get_args(Kind)) >= KINDS
+    assert {s["kind"] for s in samples["drift_severity"]} <= KINDS
+    assert {s["reference"] for s in samples["drift_severity"]} == {"launch", "training"}
+
+
+def test_alerts_say_who_is_woken_and_what_to_do():
+    assert len(rules()) >= 15
+    for rule in rules():
+        assert rule["labels"]["severity"] in {"page", "ticket", "info"}
+        assert len(rule["annotations"]["summary"]) > 10
+        assert len(rule["annotations"]["action"]) > 40
+        if rule["labels"]["severity"] == "page":
+            assert rule["for"], f"{rule['alert']} pages at the first sample"
+
+
+def test_the_readme_and_the_unit_tests_have_every_alert_and_no_other_system_has_it():
+    names = [rule["alert"] for rule in rules()]
+    readme = re.findall(r"^\| ([A-Z]\w+) \|", (FOLDER / "README.md").read_text(), re.MULTILINE)
+    assert readme == names
+    tests = (FOLDER / "alerts_test.yml").read_text()
+    assert [name for name in names if f'"{name}"' not in tests] == []
+    others = yaml.safe_load((ROOT / "alerts.yml").read_text())["groups"]
+    assert not {rule["alert"] for group in others for rule in group["rules"]} & set(names)
+
+
+@pytest.mark.skipif(promtool is None, reason="promtool is not installed")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["check", "rules", "alerts.yml"],
+        ["check", "config", "prometheus.yml"],
+        ["test", "rules", "alerts_test.yml"],
+    ],
+    ids=" ".join,
+)
+def test_promtool_agrees(command):
+    done = subprocess.run(
+        [str(promtool), *command], cwd=FOLDER, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dashboard_is_whole_and_nothing_overlaps():
+    board = dashboard()
+    others = json.loads((ROOT / "grafana" / "dashboards" / "serving.json").read_text())
+    assert board["uid"] != others["uid"]
+    provisioned = ROOT / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
+    uid = yaml.safe_load(provisioned.read_text())["datasources"][0]["uid"]
+    taken: set[tuple[int, int]] = set()
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    for panel in board["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+        if panel["type"] != "row":
+            assert panel["description"]
+            assert panel["datasource"]["uid"] == uid
+            refs = [target["refId"] for target in panel["targets"]]
+            assert refs == list("ABC")[: len(refs)]
+
+
+def test_compose_starts_what_prometheus_scrapes():
+    services = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]
+    assert set(services) == {"feed", "redis", "prometheus", "grafana"}
+    for name, service in services.items():
+        assert service["healthcheck"]["test"][0] == "CMD", name
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), f"{name} would be open to the network"
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith(".") and not source.endswith("artifacts"):
+                assert (FOLDER / source).exists(), f"{name} mounts {source}, which is not there"
+    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["feed:8000"]}]
+    assert all(job["job_name"] in rule["expr"] for rule in rules() if rule["alert"] == "FeedDown")
+
+
+def test_the_dockerfile_copies_what_is_there():
+    lines = re.findall(r"^COPY (.+)$", (FOLDER / "Dockerfile").read_text(), re.MULTILINE)
+    copied = [source for one in lines for source in one.split()[:-1]]
+    assert len(copied) >= 6
+    assert [source for source in copied if not (ROOT.parent / source).exists()] == []
