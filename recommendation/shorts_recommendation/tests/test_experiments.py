@@ -24,7 +24,6 @@ from shorts_recommendation.experiments.false_alarms import _Splits, false_alarms
 from shorts_recommendation.experiments.market import Market, market, over_seeds, panel_worth
 from shorts_recommendation.experiments.measures import METRICS, Measured, measure, trace_of_log
 from shorts_recommendation.experiments.policies import (
-    EarlyInterest,
     Random,
     RecommenderPolicy,
     TagMatch,
@@ -47,7 +46,6 @@ from shorts_recommendation.experiments.studies import (
 from shorts_recommendation.features import replay
 from shorts_recommendation.items import fit_projection, make_items
 from shorts_recommendation.log import DAY_S, Catalogue
-from shorts_recommendation.slates import Ranked
 from shorts_recommendation.state import Outcomes as StateOutcomes
 from shorts_recommendation.world.audience import Audience
 from shorts_recommendation.world.generate import generate_log
@@ -582,23 +580,6 @@ class KnowsTheTruth:
         config = self.config.model_copy(update=stages)
         return KnowsTheTruth(self.ground, config, self.expected)
 
-    def encode(self, batch):
-        return np.zeros((len(batch), 1), dtype=np.float32)
-
-    def retrieve(self, batch, snapshot):
-        return SimpleNamespace(videos=self._best("satisfaction", batch, 60))
-
-    def prerank(self, candidates, encoded, keep):
-        return np.tile(np.arange(candidates.videos.shape[1]), (len(encoded), 1))
-
-    def rank(self, batch, snapshot, videos, encoded):
-        return Ranked(videos, np.zeros(videos.shape, np.float32), None, None)
-
-    def rerank(self, batch, snapshot, ranked, k):
-        order = np.argsort(-ranked.value, axis=1, kind="stable")[:, :k]
-        slates = np.take_along_axis(ranked.videos, order, axis=1)
-        return None, SimpleNamespace(videos=lambda items: slates), None
-
     def recommend(self, batch, snapshot, k):
         alone = set(self.config.ranking.value_weights) == {"long_view"}
         videos = self._best("long_view" if alone else "satisfaction", batch, k)
@@ -620,26 +601,11 @@ def knowing(ground) -> Ground:
 def test_the_trap_is_the_worlds_and_not_the_models(ground, knowing):
     """Perfect long-view predictions, ordered by alone, show more bait than perfect satisfaction."""
     study = replace(trap_study(knowing.settings), days=2, people=150)
-    assert [arm.name for arm in study.arms] == ["value", "head_alone", "early_interest"]
+    assert [arm.name for arm in study.arms] == ["likes_first", "long_views", "weighted"]
     outcome = run_study(knowing, study, lambda _: None)
-    found = outcome.readings["head_alone"]
+    found = outcome.readings["long_views"]
     assert found["ctr"].best.difference > 0
     assert found["satisfaction"].best.difference < 0
-
-
-def test_early_interest_orders_the_candidates_by_the_counters(ground, knowing):
-    policy = EarlyInterest(knowing.recommender)
-    users = np.arange(3, dtype=np.int32)
-    batch = ground.platform.states.batch(users, np.full(3, ground.start_s))
-    snapshot = ground.platform.counters.snapshot
-    found = policy.next_videos(batch, snapshot, 5)
-    rate = smoothed_rate(snapshot.long_views, snapshot.impressions, 1)
-    pool = knowing.recommender.retrieve(batch, snapshot).videos
-    assert found.shape == (3, 5)
-    for slate, candidates in zip(found, pool, strict=True):
-        assert set(slate) <= set(candidates)
-        assert (np.diff(rate[slate]) <= 0).all()
-        assert rate[slate].min() >= np.sort(rate[candidates])[-5]
 
 
 def test_a_rate_is_drawn_towards_the_catalogues_where_impressions_are_few():
@@ -661,7 +627,7 @@ def test_the_command_records_every_study_and_draws(knowing, tmp_path):
     for name in ("ranker", "diversity", "aa", "exploration", "trap"):
         assert {f"experiment_{name}", f"experiment_{name}_difference"} <= stages
     assert written["experiment_exploration_market/fresh_4_of_20/creator_gini"].n == 1
-    assert written["experiment_trap_guardrail/early_interest/ctr_first_day"].value in (-1, 2)
+    assert written["experiment_trap_guardrail/long_views/ctr_first_day"].value in (-1, 2)
     rate = written["experiment_aa/always_valid/ctr_false_alarm_rate"]
     assert rate.low is not None
     assert rate.low <= reading.ALPHA

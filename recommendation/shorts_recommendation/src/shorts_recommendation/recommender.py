@@ -233,7 +233,11 @@ class Recommender:
         clock.lap("rank")
         items, slates, pool = self.rerank(batch, snapshot, ranked, k, recent=recent)
         clock.lap("rerank")
-        return as_slates(items, slates, pool, ranked, clock.ms)
+        found = as_slates(items, slates, pool, ranked, clock.ms)
+        # The counters see these impressions at the next grid point; the uploads' budget must not
+        # be overspent until then.
+        self.retriever.count_exposures(np.concatenate([slate.video_idx for slate in found]))
+        return found
 
     # --- what a caller keeps ---
 

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +92,7 @@ class Tiny(TinyRecommender):
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[dict[str, str]]]]:
+def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, str]]]:
     """Label sets of every series that a used service exports; [] for one without any yet."""
     folder = tmp_path_factory.mktemp("scraped")
     settings = MonitorSettings(interval_s=3600, launch_rows=300, every=1)
@@ -109,7 +108,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list
             found.setdefault(family.name + name, [])
         for sample in family.samples:
             found.setdefault(sample.name, []).append(dict(sample.labels))
-    yield found
+    return found
 
 
 def use(client: TestClient, app) -> None:

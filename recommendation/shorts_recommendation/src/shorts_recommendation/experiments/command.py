@@ -183,5 +183,5 @@ def _trap(run: Run, ground: Ground, results: Results, note: str) -> dict[str, Fi
         run.console.print(tables.guardrail_table(outcome, spec.name, note))
         tables.record_guardrail(results, outcome, spec.name, protocol_of(ground, study))
         pictures[f"experiment_trap_{spec.name}"] = effects_figure(outcome, spec.name, note)
-    last = study.arms[-1].name
-    return pictures | {"experiment_trap_days": days_figure(outcome, last, TRAP_METRICS, note)}
+    trapped = study.arms[1].name
+    return pictures | {"experiment_trap_days": days_figure(outcome, trapped, TRAP_METRICS, note)}

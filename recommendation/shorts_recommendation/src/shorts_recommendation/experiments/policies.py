@@ -6,7 +6,6 @@ none that does not exist yet, -1 where there are no more.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -16,7 +15,6 @@ from shorts_recommendation.items import ItemTable
 from shorts_recommendation.requests import RequestBatch
 
 if TYPE_CHECKING:
-    from shorts_recommendation.recommender import Recommender
     from shorts_recommendation.slates import Slate
     from shorts_recommendation.world.world import World
 
@@ -42,34 +40,6 @@ class RecommenderPolicy:
         for row, slate in enumerate(self.recommender.recommend(batch, snapshot, k)):
             videos[row, : len(slate.video_idx)] = slate.video_idx
         return videos
-
-
-class EarlyInterest:
-    """The funnel up to the pre-ranker, then the long-view rate that the counters show.
-
-    The cheapest model of clicks there is, and what "hot" lists do: what many watched through of
-    late is put before everybody. It knows what hooks people and nothing of who they are.
-
-    Args:
-        recommender: Whose candidates and rules it keeps.
-        half_life: Of the counters: position among their half-lives.
-    """
-
-    def __init__(self, recommender: Recommender, half_life: int = 1) -> None:
-        self.recommender, self.half_life = recommender, half_life
-
-    def next_videos(self, batch: RequestBatch, snapshot: CounterSnapshot, k: int) -> np.ndarray:
-        """See ``Policy``."""
-        funnel = self.recommender
-        encoded = funnel.encode(batch)
-        candidates = funnel.retrieve(batch, snapshot)
-        kept = funnel.prerank(candidates, encoded, funnel.config.ranking.prerank_keep)
-        videos = np.take_along_axis(candidates.videos, kept, axis=1)
-        ranked = funnel.rank(batch, snapshot, videos, encoded)
-        rate = smoothed_rate(snapshot.long_views, snapshot.impressions, self.half_life)
-        worth = np.where(videos >= 0, rate[np.maximum(videos, 0)], -np.inf).astype(np.float32)
-        items, slates, _ = funnel.rerank(batch, snapshot, replace(ranked, value=worth), k)
-        return slates.videos(items)
 
 
 class Random:

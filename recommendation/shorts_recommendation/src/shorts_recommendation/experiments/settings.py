@@ -28,15 +28,15 @@ class ExperimentSettings:
         aa_splits: Splits of the same people in the A/A test.
     """
 
-    n_users: int = 4_000
-    n_videos: int = 20_000
+    n_users: int = 3_000
+    n_videos: int = 15_000
     log_days: int = 12
     validation_days: int = 2
     days: int = 7
-    long_days: int = 14
-    people: int = 2_000
-    trap_people: int = 3_000
-    market_people: int = 2_000
+    long_days: int = 10
+    people: int = 1_000
+    trap_people: int = 1_800
+    market_people: int = 800
     slate_length: int = 10
     refetch_after: int = 5
     market_seeds: int = 3

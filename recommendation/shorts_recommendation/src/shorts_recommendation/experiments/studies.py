@@ -17,7 +17,7 @@ from ml_platform.operations.assignment import N_BUCKETS, buckets
 from ml_platform.operations.experiments import SampleRatio, sample_ratio
 from shorts_recommendation.experiments.market import Market, market, panel_worth
 from shorts_recommendation.experiments.measures import Measured, measure, trace_of_log
-from shorts_recommendation.experiments.policies import EarlyInterest, RecommenderPolicy
+from shorts_recommendation.experiments.policies import RecommenderPolicy
 from shorts_recommendation.experiments.reading import Look, Reading, looks, read_all
 from shorts_recommendation.experiments.settings import ExperimentSettings
 from shorts_recommendation.experiments.simulation import Platform, Policy, Simulation, Trace
@@ -312,28 +312,30 @@ def exploration_study(settings: ExperimentSettings) -> Study:
     )
 
 
+LIKES_FIRST = {"like": 10.0, "long_view": 1.0}
+LONG_VIEWS = {"long_view": 1.0}
+
+
 def trap_study(settings: ExperimentSettings) -> Study:
-    """Two ways to go for clicks: the head alone, and what hooked the others."""
-    alone = {"value_weights": {"long_view": 1.0}}
+    """A feed led by likes is moved to long views alone: the step that a click metric asks for.
+
+    The third arm is what validation chose, a weight on both: it shows whether one has to choose.
+    """
     return Study(
         "trap",
-        "The trap: going for long views",
+        "The trap: from likes to long views",
         (
-            ArmSpec("value", "weighted heads", funnel),
-            ArmSpec(
-                "head_alone",
-                "long-view head alone",
-                lambda ground: funnel(ground, ranking=alone),
-            ),
-            ArmSpec(
-                "early_interest",
-                "long-view rate of all",
-                lambda ground: EarlyInterest(ground.recommender),
-            ),
+            ArmSpec("likes_first", "likes first", _with_weights(LIKES_FIRST)),
+            ArmSpec("long_views", "long views alone", _with_weights(LONG_VIEWS)),
+            ArmSpec("weighted", "chosen weights", funnel),
         ),
         settings.long_days,
         settings.trap_people,
     )
+
+
+def _with_weights(weights: dict[str, float]) -> Callable[[Ground], Policy]:
+    return lambda ground: funnel(ground, ranking={"value_weights": weights})
 
 
 def _with_ranker(name: str) -> Callable[[Ground], Policy]:

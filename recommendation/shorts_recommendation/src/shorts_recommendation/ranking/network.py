@@ -209,7 +209,6 @@ class RankingNetwork(nn.Module):
             width=width, n_layers=n_layers, n_heads=n_heads, dropout=dropout
         )
         self.query = nn.Linear(width + USER_DIM, width)
-        self.alone = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.item_in = nn.Linear(width, hidden[0])
         self.request_in = nn.Linear(width + USER_DIM + CONTEXT_DIM, hidden[0], bias=False)
@@ -228,11 +227,6 @@ class RankingNetwork(nn.Module):
         request = self.request_in(torch.cat([state, user, context], dim=-1))
         first = self.item_in(item) + request + self.cross_in(cross) + self.dots_in(dots)
         return self.out(torch.relu(self.middle(self.dropout(torch.relu(first)))))
-
-
-    def state_logit(self, state: Tensor, item: Tensor) -> Tensor:
-        """Long view by the state and the item alone, f32[...]; only a loss reads it."""
-        return (self.alone(state) * self.key(item)).sum(dim=-1) / state.shape[-1] ** 0.5
 
 
 def attention_bias(length: int, n_heads: int) -> np.ndarray:

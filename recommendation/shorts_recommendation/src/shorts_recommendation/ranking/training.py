@@ -11,8 +11,7 @@ The loss is a sum over tasks, each brought to about the same size by its weight:
     intra-list             diversity_weight * mean over sessions of sum_{i != j} w_i w_j cos(i, j),
                            w = softmax of the predicted values within the session
 
-Beside them, the long view predicted by state and item alone (weight 1), so that the encoder has a
-gradient of its own. The intra-list term punishes a ranker that gives the top of one session to videos that look alike. It is
+The last term punishes a ranker that gives the top of one session to videos that look alike. It is
 the expectation of the intra-list similarity of Ziegler et al., "Improving Recommendation Lists
 Through Topic Diversification" (WWW 2005, section 3.3) for two places drawn from w, and is
 differentiable: over unit vectors it equals |sum_i w_i c_i|^2 - sum_i w_i^2.
@@ -47,9 +46,6 @@ from shorts_recommendation.ranking.window_batches import WindowBatch, WindowLoad
 
 TASK_WEIGHT = {"long_view": 1.0, "watch": 6.0, "like": 1.0, "skip": 1.0, "diversity": 2.0}
 HUBER_DELTA = 0.25
-ALONE_WEIGHT = 1.0
-"""Of the long view predicted by state and item alone. Without it the network leans on the
-hand-made features, which learn at once, and the history encoder is never taught."""
 WARM_UP = 0.05
 LARGEST_GRADIENT = 1.0
 
@@ -95,12 +91,9 @@ class RankingModule(pl.LightningModule):
 
     def training_step(self, batch: WindowBatch, _: int) -> Tensor:
         """Loss of a batch."""
-        logits, alone = window_logits_and_alone(self.network, batch)
+        logits = window_logits(self.network, batch)
         tasks = task_losses(logits, batch.labels)
         loss = (tasks * _weights()).sum()
-        loss = loss + ALONE_WEIGHT * functional.binary_cross_entropy_with_logits(
-            alone, batch.labels[:, 0]
-        )
         if self.diversity_weight > 0:
             value = head_outputs(logits) @ self.value_weights
             loss = loss + self.diversity_weight * intra_list_similarity(value, batch)
@@ -207,19 +200,13 @@ def train(
 
 def window_logits(network: RankingNetwork, batch: WindowBatch) -> Tensor:
     """Logits f32[R, 5] of the predicted rows, each from the state before it."""
-    return window_logits_and_alone(network, batch)[0]
-
-
-def window_logits_and_alone(network: RankingNetwork, batch: WindowBatch) -> tuple[Tensor, Tensor]:
-    """The logits f32[R, 5], and those of a long view by state and item alone, f32[R]."""
     vectors = network.items(batch.video, batch.content)
     items = vectors[batch.place]  # [B, W, d]
     states = network.encoder(items, batch.events)[:, :-1]  # after t events: before event t + 1
     width = items.shape[-1]
     state = states.reshape(-1, width)[batch.at]
     item = items.reshape(-1, width)[batch.at]
-    logits = network.logits(state, batch.user, batch.context, item, batch.cross)
-    return logits, network.state_logit(state, item)
+    return network.logits(state, batch.user, batch.context, item, batch.cross)
 
 
 def head_outputs(logits: Tensor) -> Tensor:
