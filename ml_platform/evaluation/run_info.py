@@ -93,6 +93,14 @@ def _memory_gib() -> int:
 
 
 def peak_memory_bytes() -> float:
-    """Largest resident size of this process so far."""
+    """Largest resident size of this process since it started its program.
+
+    Linux reports it as VmHWM; getrusage there also counts what the parent had when it forked, so it
+    serves only where there is no /proc.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(text for text in status.read_text().splitlines() if text.startswith("VmHWM"))
+        return float(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak if sys.platform == "darwin" else peak * 1024)  # macOS counts bytes

@@ -11,6 +11,7 @@ what our servers send is understood: status line, Content-Length body, keep-aliv
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import cast
@@ -137,7 +138,7 @@ class HttpPool:
             await self._open()
         except OSError:
             if self._waiting:  # this connection was wanted for the oldest one that waits
-                self._waiting.popleft()[1].finish("connection", self._loop.time())
+                self._waiting.popleft()[1].finish("connection", time.monotonic())
 
     def released(self, connection: _Connection) -> None:
         """A connection is free: serve who waits, else keep it."""
@@ -159,7 +160,6 @@ class _Connection(asyncio.Protocol):
     def __init__(self, pool: HttpPool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport | None = None
-        self._loop = asyncio.get_running_loop()
         self._buffer = b""
         self.sample: Sample | None = None
 
@@ -172,7 +172,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is None:
             raise RuntimeError("the connection was not made yet")
         self.sample = sample
-        sample.sent = self._loop.time()
+        sample.sent = time.monotonic()
         self._transport.write(payload)
 
     def close(self) -> None:
@@ -206,7 +206,7 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self, outcome: str) -> None:
         if self.sample is not None:
-            self.sample.finish(outcome, self._loop.time())
+            self.sample.finish(outcome, time.monotonic())
             self.sample = None
 
 

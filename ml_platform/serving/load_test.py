@@ -28,6 +28,7 @@ import gc
 import ipaddress
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,12 +186,11 @@ def _gaps(plan: LoadPlan, seconds: float, rng: np.random.Generator) -> np.ndarra
 async def _phase(
     plan: LoadPlan, pool: HttpPool, payloads: list[bytes], arrivals: np.ndarray, stop: Event
 ) -> tuple[float, list[Sample]]:
-    loop = asyncio.get_running_loop()
-    started = loop.time() + 0.01
+    started = time.monotonic() + 0.01
     samples = []
     for i, offset in enumerate(arrivals.tolist()):
         due = started + offset
-        if (wait := due - loop.time()) > 0:
+        if (wait := due - time.monotonic()) > 0:
             await asyncio.sleep(wait)
         elif i % 64 == 0:
             await asyncio.sleep(0)  # behind schedule: let answers in
@@ -200,11 +200,11 @@ async def _phase(
         samples.append(sample)
         pool.send(payloads[i % len(payloads)], sample)
     give_up = (samples[-1].due if samples else started) + plan.timeout_s
-    while not all(s.done for s in samples) and loop.time() < give_up:
+    while not all(s.done for s in samples) and time.monotonic() < give_up:
         await asyncio.sleep(0.01)
     pool.abandon()
     for sample in samples:
-        sample.finish("timeout", loop.time())
+        sample.finish("timeout", time.monotonic())
         if sample.finished - sample.due > plan.timeout_s:
             sample.outcome = "timeout"  # answered, but later than anyone waits
     return started, samples

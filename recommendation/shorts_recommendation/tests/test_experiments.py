@@ -16,11 +16,12 @@ from scipy import stats
 from ml_platform.evaluation.results import Results
 from ml_platform.operations.experiments import Arm, compare
 from ml_platform.operations.sequential import Moments, always_valid_difference
-from shorts_recommendation.config import Config, WorldConfig
+from shorts_recommendation.config import Config, StateConfig, WorldConfig
 from shorts_recommendation.counters import counters_until
-from shorts_recommendation.experiments import measures, reading
-from shorts_recommendation.experiments.command import play_all
+from shorts_recommendation.data import ShortsData
+from shorts_recommendation.experiments import command, measures, reading
 from shorts_recommendation.experiments.false_alarms import _Splits, false_alarms
+from shorts_recommendation.experiments.ground import log_before
 from shorts_recommendation.experiments.market import Market, market, over_seeds, panel_worth
 from shorts_recommendation.experiments.measures import METRICS, Measured, measure, trace_of_log
 from shorts_recommendation.experiments.policies import (
@@ -40,12 +41,13 @@ from shorts_recommendation.experiments.studies import (
     Study,
     assign,
     draw_people,
+    exploration_study,
     run_study,
     trap_study,
 )
 from shorts_recommendation.features import replay
 from shorts_recommendation.items import fit_projection, make_items
-from shorts_recommendation.log import DAY_S, Catalogue
+from shorts_recommendation.log import DAY_S, Catalogue, Windows
 from shorts_recommendation.state import Outcomes as StateOutcomes
 from shorts_recommendation.world.audience import Audience
 from shorts_recommendation.world.generate import generate_log
@@ -55,7 +57,8 @@ from shorts_recommendation.world.world import make_world
 CONFIG = Config(
     world=WorldConfig(
         n_users=200, n_videos=500, impressions_per_user=80, days=14, content_dim=32, n_tags=12
-    )
+    ),
+    state=StateConfig(counter_period_s=3_600),  # fewer, longer periods: fewer steps
 )
 LOG_DAYS = 10
 
@@ -78,6 +81,23 @@ def ground() -> Ground:
     )
     stand_in = SimpleNamespace(config=CONFIG, items=items)
     return Ground(world, stand_in, Platform(states, counters), log, start_s, QUICK, 0)
+
+
+class ByScore:
+    """A policy that knows a score of every pair."""
+
+    def __init__(self, score: np.ndarray, items) -> None:
+        self.score, self.items = score, items
+
+    def next_videos(self, batch, snapshot, k):
+        return best_unseen(self.score[batch.user_idx], batch, self.items, k)
+
+
+@pytest.fixture(scope="module")
+def expected(ground) -> Expected:
+    """Of all pairs at the start: tastes hardly drift within the days of a test."""
+    pairs = np.tile(np.arange(500, dtype=np.int32), (200, 1))
+    return ground.world.expected(np.arange(200), pairs, np.full(200, ground.start_s))
 
 
 # --- the harness --------------------------------------------------------------------------------
@@ -262,16 +282,29 @@ def test_the_best_unseen_by_hand():
     assert best_unseen(score, batch, items, 1).tolist() == [[3], [2]]
 
 
-def test_the_order_of_policies_is_that_of_what_they_know(ground):
-    """Satisfaction: random < tags < oracle; a simulator where this fails measures nothing."""
+def test_the_order_of_policies_is_that_of_what_they_know(ground, expected):
+    """Satisfaction: random < tags < truth; a simulator where this fails measures nothing."""
     items = ground.recommender.items
     policies = {
         "random": Random(items, 0),
         "tags": TagMatch(items),
-        "oracle": Truth(ground.world, items),
+        "truth": ByScore(expected.satisfaction, items),
     }
-    felt = {n: run_all(ground, p, days=2).satisfaction.mean() for n, p in policies.items()}
-    assert felt["random"] + 0.03 < felt["tags"] < felt["oracle"] - 0.1
+    felt = {n: run_all(ground, p, days=1).satisfaction.mean() for n, p in policies.items()}
+    assert felt["random"] + 0.03 < felt["tags"] < felt["truth"] - 0.1
+
+
+def test_the_truth_begins_where_the_worlds_oracle_does(ground):
+    who = np.flatnonzero((ground.platform.states.seen < 0).all(axis=1))
+    users = (who if len(who) else np.arange(200))[:20].astype(np.int32)
+    now_s = np.full(len(users), ground.start_s)
+    batch = ground.platform.states.batch(users, now_s)
+    blank = replace(batch, seen=np.full_like(batch.seen, -1))
+    policy = Truth(ground.world, ground.recommender.items)
+    found = policy.next_videos(blank, None, 5)
+    assert (found == ground.world.oracle_top(users, now_s, 5)).all()
+    other = Truth(ground.world, ground.recommender.items, head="skip").next_videos(blank, None, 5)
+    assert not (found == other).all()
 
 
 def test_a_slate_that_is_shorter_than_asked_is_padded(ground):
@@ -458,10 +491,10 @@ def plain_study(*arms, days=3, people=200, **more) -> Study:
     return Study("plain", "plain", specs, days, people, **more)
 
 
-def test_a_study_finds_that_the_truth_beats_chance(ground):
+def test_a_study_finds_that_the_truth_beats_chance(ground, expected):
     study = plain_study(
         ("random", lambda g: Random(g.recommender.items, 0)),
-        ("oracle", lambda g: Truth(g.world, g.recommender.items)),
+        ("oracle", lambda g: ByScore(expected.satisfaction, g.recommender.items)),
         people=120,
     )
     outcome = run_study(ground, study, lambda _: None)
@@ -480,7 +513,7 @@ def test_the_same_seed_gives_the_same_study_and_another_repeat_another(ground):
         ("a", lambda g: Trending(g.recommender.items)),
         ("b", lambda g: TagMatch(g.recommender.items)),
         days=2,
-        people=80,
+        people=50,
     )
     one, two, other = (run_study(ground, study, lambda _: None, repeat=r) for r in (0, 0, 1))
     assert one.readings == two.readings
@@ -510,6 +543,19 @@ def test_the_full_world_is_as_dense_as_the_systems_own():
     assert config.data.train_days + config.data.validation_days == FULL.log_days
     assert config.world.days == FULL.log_days + FULL.long_days
     assert FULL.long_days - 1 <= reading.MAX_LOOKS
+
+
+def test_models_learn_from_the_log_before_the_experiments_alone(ground):
+    log = generate_log(ground.world, 0)
+    start_s = ground.world.start_s
+    windows = Windows(start_s, start_s + 8 * DAY_S, ground.start_s, ground.world.end_s)
+    data = ShortsData(
+        ground.world, ground.world.catalogue, ground.world.users, log, windows, "tiny", "0"
+    )
+    before = log_before(data, windows.validation_end)
+    assert len(before.log) == len(ground.log) < len(log)
+    assert before.log.timestamp.max() < before.windows.end == ground.start_s
+    assert before.windows.train_end == windows.train_end
 
 
 # --- markets ------------------------------------------------------------------------------------
@@ -570,11 +616,8 @@ def test_state_outcomes_have_all_that_the_audience_gives():
 class KnowsTheTruth:
     """In the recommender's place: perfect heads in the order that the configuration asks for."""
 
-    def __init__(self, ground: Ground, config: Config, expected: Expected | None = None) -> None:
-        self.ground, self.config = ground, config
-        pairs = np.tile(np.arange(500, dtype=np.int32), (200, 1))
-        now_s = np.full(200, ground.start_s)
-        self.expected = expected or ground.world.expected(np.arange(200), pairs, now_s)
+    def __init__(self, ground: Ground, config: Config, expected: Expected) -> None:
+        self.ground, self.config, self.expected = ground, config, expected
 
     def with_config(self, **stages):
         config = self.config.model_copy(update=stages)
@@ -582,30 +625,55 @@ class KnowsTheTruth:
 
     def recommend(self, batch, snapshot, k):
         alone = set(self.config.ranking.value_weights) == {"long_view"}
-        videos = self._best("long_view" if alone else "satisfaction", batch, k)
+        score = self.expected.long_view if alone else self.expected.satisfaction
+        policy = ByScore(score, self.ground.platform.states.items)
+        videos = policy.next_videos(batch, snapshot, k)
         return [SimpleNamespace(video_idx=row[row >= 0]) for row in videos]
-
-    def _best(self, head, batch, k):
-        score = getattr(self.expected, head)[batch.user_idx]
-        return best_unseen(score, batch, self.ground.platform.states.items, k)
 
 
 @pytest.fixture(scope="module")
-def knowing(ground) -> Ground:
+def knowing(ground, expected) -> Ground:
     settings = replace(
-        QUICK, people=90, trap_people=90, market_people=60, days=2, long_days=2, aa_splits=100
+        QUICK, people=60, trap_people=60, market_people=48, days=2, long_days=2, aa_splits=100
     )
-    return replace(ground, recommender=KnowsTheTruth(ground, CONFIG), settings=settings)
+    return replace(ground, recommender=KnowsTheTruth(ground, CONFIG, expected), settings=settings)
 
 
-def test_the_trap_is_the_worlds_and_not_the_models(ground, knowing):
-    """Perfect long-view predictions, ordered by alone, show more bait than perfect satisfaction."""
-    study = replace(trap_study(knowing.settings), days=2, people=150)
+def test_the_trap_is_the_worlds_and_likes_lead_out_of_it(ground, expected):
+    """Perfect long views show more bait and please less; perfect likes please like the truth."""
+
+    def top(score: np.ndarray) -> np.ndarray:
+        return np.argpartition(-score, 10, axis=1)[:, :10]
+
+    lists = {name: top(getattr(expected, name)) for name in ("long_view", "like", "satisfaction")}
+    felt = {
+        name: np.take_along_axis(expected.satisfaction, videos, axis=1).mean()
+        for name, videos in lists.items()
+    }
+    bait = {name: ground.world.video_truth.clickbait[v].mean() for name, v in lists.items()}
+    assert felt["long_view"] < felt["satisfaction"] - 0.03
+    assert felt["like"] > felt["satisfaction"] - 0.01
+    assert bait["long_view"] > bait["like"] + 0.05
+
+
+def test_the_arms_of_the_trap_differ_in_the_weights_alone(knowing):
+    study = trap_study(knowing.settings)
     assert [arm.name for arm in study.arms] == ["likes_first", "long_views", "weighted"]
-    outcome = run_study(knowing, study, lambda _: None)
-    found = outcome.readings["long_views"]
-    assert found["ctr"].best.difference > 0
-    assert found["satisfaction"].best.difference < 0
+    configs = [arm.policy(knowing).recommender.config for arm in study.arms]
+    assert configs[0].ranking.value_weights == {"like": 10.0, "long_view": 1.0}
+    assert configs[1].ranking.value_weights == {"long_view": 1.0}
+    assert configs[2] == CONFIG
+    default = CONFIG.ranking.value_weights
+    for config in configs:
+        ranking = config.ranking.model_copy(update={"value_weights": default})
+        assert config.model_copy(update={"ranking": ranking}) == CONFIG
+
+
+def test_the_arms_of_the_exploration_differ_in_guaranteed_places_alone(knowing):
+    arms = exploration_study(knowing.settings).arms
+    found = [arm.policy(knowing).recommender.config.reranking for arm in arms]
+    assert [one.fresh_slots for one in found] == [0, 1, 2, 4]
+    assert len({one.model_copy(update={"fresh_slots": 0}) for one in found}) == 1
 
 
 def test_a_rate_is_drawn_towards_the_catalogues_where_impressions_are_few():
@@ -615,13 +683,21 @@ def test_a_rate_is_drawn_towards_the_catalogues_where_impressions_are_few():
     assert smoothed_rate(count, shown, 0).tolist() == pytest.approx([6 / 11, 35 / 60, 5 / 21])
 
 
-def test_the_command_records_every_study_and_draws(knowing, tmp_path):
+def test_the_command_records_every_study_and_draws(knowing, tmp_path, monkeypatch):
     from shorts_recommendation.commands import Run
 
+    def prepared(data, config, settings, progress):
+        assert settings is QUICK
+        assert config.world.n_users == QUICK.n_users
+        assert config.state.counter_period_s == 3_600
+        return knowing
+
+    world = SimpleNamespace(name="tiny world", sha256="0" * 64)
+    monkeypatch.setattr(command, "load_data", lambda config, progress: world)
+    monkeypatch.setattr(command, "prepare", prepared)
     out = io.StringIO()
-    run = Run(CONFIG.model_copy(update={"quick": True}), tmp_path, Console(file=out, width=160))
-    results = run.start_results(name="tiny world", sha256="0" * 64)
-    play_all(run, knowing, results)
+    config = CONFIG.model_copy(update={"quick": True})
+    command.main(Run(config, tmp_path, Console(file=out, width=160)))
     written = Results.read(tmp_path / "demonstrations" / "experiments.json")
     stages = {key.split("/")[0] for key in written}
     for name in ("ranker", "diversity", "aa", "exploration", "trap"):

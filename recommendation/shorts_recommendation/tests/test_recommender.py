@@ -131,6 +131,9 @@ def test_an_upload_can_be_recommended(recommender: Recommender) -> None:
     later = replace(batch, now_s=batch.now_s + 900)
     snapshot = counters.advance(recommender.data_end + 900)
     assert (recommender.retrieve(later, snapshot).videos == new).any()
+    twin = recommender.retriever.vectors[[best, new]]
+    assert twin[1].any()
+    assert float(twin[0] @ twin[1]) > 0.5 * float(np.prod(np.linalg.norm(twin, axis=1)))
     recommender.recommend(later, snapshot, K)
 
 

@@ -54,7 +54,7 @@ def test_a_server_is_started_asked_and_stopped(tmp_path, monkeypatch):
 def test_a_server_that_ends_says_why(tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('no bundle there')"]
     with (
-        pytest.raises(RuntimeError, match="ended with 1 .*\n.*no bundle there"),
+        pytest.raises(RuntimeError, match="no bundle there"),
         running_server(command, free_port(), output=tmp_path / "log"),
     ):
         pass

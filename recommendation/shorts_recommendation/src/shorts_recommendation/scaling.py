@@ -1,7 +1,8 @@
 """How time and memory grow with the world: the whole pipeline at several sizes.
 
-In: the configuration, whose world gives the largest of the usual sizes. Out: ``scaling.json`` and a
-picture. Each size runs in a process of its own, so that a peak of memory is that size's.
+In: a run. Out: ``scaling.json`` and a picture: the whole command at several sizes of the world, and
+the log's stream alone at one size with ever more impressions. Each runs in a process of its own, so
+that a peak of memory is that size's.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_platform.evaluation.results import Results, write_atomic
+from shorts_recommendation.world.scale import measure_scale
 
 if TYPE_CHECKING:
     from shorts_recommendation.commands import Run
 
 SIZES = ((1_000, 5_000), (3_000, 15_000), (10_000, 50_000), (30_000, 150_000), (100_000, 500_000))
 SMALL = ((200, 1_000), (400, 2_000))
-STAGES = 6  # stages drawn by name in the picture; the rest are added up
+STREAMED = (120, 240, 480, 960)
+"""Impressions a person of the default world: the stream's memory must not follow them."""
 
 
 def main(run: Run) -> None:
@@ -32,10 +35,29 @@ def main(run: Run) -> None:
     results = run.start_results(name="simulated, several sizes", sha256="by size")
     for (users, videos), measured in found.items():
         _record(results, users, videos, measured)
+    _record_streams(results, run)
     folder = run.results_folder()
     results.write(folder / "scaling.json")
     write_atomic(folder / "plots" / "scaling.png", _picture(found))
     run.console.print(f"numbers: {folder / 'scaling.json'}", highlight=False)
+
+
+def _record_streams(results: Results, run: Run) -> None:
+    """The log's stream: seconds and peak memory by number of impressions."""
+    world = run.config.world
+    streamed = STREAMED[:2] if run.config.quick else STREAMED
+    with run.progress.stage("streams", len(streamed)) as step:
+        for mean in streamed:
+            size = world.model_copy(update={"impressions_per_user": mean})
+            row = measure_scale([size], run.config.seed)[0]
+            protocol = (
+                f"log streamed to parquet, {row.n_users:,} users x {row.n_videos:,} videos, one "
+                "process, drawing of the world included in the peak"
+            )
+            for metric in ("impressions", "log_s", "peak_bytes", "log_bytes"):
+                key = f"stream/impressions_per_user_{mean}/{metric}"
+                results.add(key, float(getattr(row, metric)), protocol=protocol)
+            step(1)
 
 
 def _run_size(run: Run, users: int, videos: int) -> Results:

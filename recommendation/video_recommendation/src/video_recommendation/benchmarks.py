@@ -7,8 +7,6 @@ how: ``benchmark_indexes``; on which vectors: ``benchmark_catalogues``.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from ml_platform.evaluation.ranking_metrics import (
     reciprocal_rank_at,
 )
 from ml_platform.evaluation.results import Results
+from ml_platform.evaluation.run_info import peak_memory_bytes
 from video_recommendation.benchmark_catalogues import (
     CatalogueGenerator,
     VectorSource,
@@ -285,5 +284,4 @@ def _write(results: Results, path: Path) -> None:
 
 
 def _peak_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1024**2 if sys.platform == "darwin" else peak / 1024
+    return peak_memory_bytes() / 1024**2

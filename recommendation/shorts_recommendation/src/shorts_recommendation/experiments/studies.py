@@ -343,5 +343,6 @@ def _with_ranker(name: str) -> Callable[[Ground], Policy]:
 
 
 def _with_slots(slots: int) -> Callable[[Ground], Policy]:
-    reserve = {"fresh_slots": slots, "fresh_reserve": 8 if slots else 0}
+    # The pool keeps the same room for uploads in every arm: only the guarantee differs.
+    reserve = {"fresh_slots": slots, "fresh_reserve": 8}
     return lambda ground: funnel(ground, reranking=reserve)

@@ -3,7 +3,7 @@
 In: nothing, or the folder of a bundle in the environment variable NOTEBOOK_BUNDLE. Out: a ``Desk``.
 
     NOTEBOOK_BUNDLE   that bundle, and the world it was trained on (``make notebooks`` sets it)
-    otherwise         small models on a small world, trained once (a minute) and kept
+    otherwise         small models on a small world, trained once (about two minutes) and kept
 
 The small system is kept under ``artifacts/notebooks/systems`` and trained again when its
 configuration, its world or the source code has changed.

@@ -125,8 +125,9 @@ class Retriever:
 
     def add_uploads(self, now_s: int) -> int:
         """Encode and index what was uploaded up to ``now_s``; returns how many."""
-        upload_s = self.catalogue.upload_s
-        new = np.flatnonzero((upload_s > self.indexed_until_s) & (upload_s <= now_s))
+        # By what has no vector and not by time: an upload of the service may carry a time that the
+        # index has passed already.
+        new = np.flatnonzero((self.catalogue.upload_s <= now_s) & ~self.vectors.any(axis=1))
         if len(new):
             self.vectors[new] = self.encoder.add_uploads(new, self.catalogue)
             self.index.add(self.vectors[new], new)

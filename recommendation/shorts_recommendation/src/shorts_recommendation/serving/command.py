@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,7 +102,7 @@ def main(run: Run) -> None:
 
 
 def record_sweeps(
-    bundle: Path, config: Config, results: Results, *, quick: bool, step: object
+    bundle: Path, config: Config, results: Results, *, quick: bool, step: Callable[[int], object]
 ) -> dict[str, list[LoadSession]]:
     """Rising rates for both paths, up to the first that misses a limit; adds the knees."""
     sweeps: dict[str, list[LoadSession]] = {}
@@ -125,8 +125,7 @@ def record_sweeps(
             protocol=f"highest rate tried with p50 < {LIMIT_P50_MS:g} ms, p99 < "
             f"{LIMIT_P99_MS:g} ms, no error, none degraded; {seconds:g} s a rate, one worker",
         )
-        if callable(step):
-            step(1)
+        step(1)
     return sweeps
 
 
@@ -242,7 +241,8 @@ def null_cost_us(kind: str, *, quick: bool) -> dict[str, float]:
         ids = np.arange(1, 1001)
         served = Served(process, ids, ids, Path(scratch))
         rate = 100.0 if quick else NULL_QPS
-        session = measure(served, TrafficPlan(event_share=0.0, unknown_share=0.0), rate, 4.0)
+        plan = TrafficPlan(event_share=0.0, unknown_share=0.0)
+        session = measure(served, plan, rate, 1.0 if quick else 4.0)
     return {name: session.cpu_share[name] / rate * 1e6 for name in ("server", "client")}
 
 

@@ -183,7 +183,7 @@ class FeedEngine:
         if not uploads:
             done.set_result(results)
             return
-        added = self.computer.batcher.run_alone(lambda: [self.add_video(u) for u in uploads])
+        added = self.computer.batcher.run_alone(partial(self._add_videos, uploads))
         added.add_done_callback(
             lambda future: self.loop.call_soon_threadsafe(_finish_upload, future, done, results)
         )
@@ -198,8 +198,8 @@ class FeedEngine:
     def see_other_workers(self) -> None:
         """Before a feed: with several workers, the states first become those of the whole log."""
         if self.shared.latest() > self.applied_seq:
-            for upload in self.catch_up():
-                self.computer.batcher.run_alone(partial(self.add_video, upload))
+            if uploads := self.catch_up():
+                self.computer.batcher.run_alone(partial(self._add_videos, uploads))
             self.publisher.wake()
 
     def _apply(self, stored: Sequence[StoredEvent]) -> list[UploadRecord]:
@@ -224,6 +224,12 @@ class FeedEngine:
             self.applied_seq = max(self.applied_seq, stored[-1].seq)
         return uploads
 
+    def _add_videos(self, uploads: Sequence[UploadRecord]) -> list[int]:
+        """On the computing thread: the uploads' vectors, then lists and pool with them in."""
+        added = [self.add_video(upload) for upload in uploads]
+        self.recommender.prepare(self.snapshot)
+        return added
+
     def add_video(self, upload: UploadRecord) -> int:
         """Give an upload its vector and its place in the index; on the computing thread.
 
@@ -246,7 +252,6 @@ class FeedEngine:
             - upload.upload_s % self.recommender.config.state.counter_period_s,
         )
         self.snapshot = self.trends.grow(self.recommender.catalogue)
-        self.recommender.prepare(self.snapshot)
         self.users.use_items(self.recommender.items)
         self.video_idx[upload.video_id] = index
         return index

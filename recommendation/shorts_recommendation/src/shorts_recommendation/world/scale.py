@@ -11,7 +11,6 @@ Run alone, the module measures one size and prints the row as JSON:
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ml_platform.evaluation.run_info import peak_memory_bytes
 from shorts_recommendation.config import WorldConfig
 
 
@@ -41,9 +41,9 @@ class ScaleRow:
     impressions: int
     world_s: float
     log_s: float
-    start_bytes: int
-    world_bytes: int
-    peak_bytes: int
+    start_bytes: float
+    world_bytes: float
+    peak_bytes: float
     log_bytes: int
 
 
@@ -98,20 +98,6 @@ def _rows(parts: list[Path]) -> int:
     from pyarrow.parquet import read_metadata
 
     return sum(read_metadata(part).num_rows for part in parts)
-
-
-def peak_memory_bytes() -> int:
-    """Peak resident set of this process since it started its program.
-
-    Linux reports it for the program (``VmHWM``); getrusage there also counts what the parent had
-    when it forked, so it serves only where there is no /proc.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(text for text in status.read_text().splitlines() if text.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def main(arguments: list[str]) -> None:
