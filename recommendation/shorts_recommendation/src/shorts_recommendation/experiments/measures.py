@@ -56,7 +56,7 @@ METRICS = (
     Metric("sessions_per_day", "sessions a day", "guardrail"),
     Metric("active_days", "share of days active", "guardrail"),
     Metric("return_24h", "sessions followed by another in 24 h", "guardrail"),
-    Metric("satisfaction", "satisfaction an impression (hidden)", "truth", covariate="like_rate"),
+    Metric("satisfaction", "satisfaction an impression (hidden)", "truth", covariate="ctr"),
     Metric("tag_entropy", "entropy of main tags in ten, bits", "spread"),
     Metric("fresh_share", "impressions of fresh uploads", "spread"),
 )

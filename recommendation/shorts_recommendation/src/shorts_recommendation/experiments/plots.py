@@ -52,7 +52,7 @@ def effects_figure(outcome: Outcome, arm: str, note: str) -> Figure:
     named_rows(axes, [metric.words for metric in shown])
     axes.axvline(0, color=GREY, linewidth=1)
     control = outcome.study.arms[0].words
-    axes.set_xlabel(f"{words} against {control}, % with 95% interval by person")
+    axes.set_xlabel(f"{words} against {control}, % (95% interval)")
     _kinds(axes)
     return figure
 
@@ -87,7 +87,7 @@ def _days_panel(axes: Any, looks: Sequence[Look], name: str) -> None:
             f"found: day {found[0]}", (found[0], 0), xytext=(3, 6), textcoords="offset points",
             fontsize=8,
         )  # fmt: skip
-    axes.set_title(BY_NAME[name].words, fontsize=9, loc="left")
+    axes.set_title(BY_NAME[name].words.removesuffix(" (hidden)"), fontsize=9, loc="left")
     axes.set_xlabel("days")
 
 
@@ -143,7 +143,7 @@ def _line(axes: Any, shares: Sequence[float], found: Sequence[Estimate], colour:
 def _kinds(axes: Any) -> None:
     for kind, colour in KIND_COLOURS.items():
         axes.plot([], [], marker="o", linestyle="none", color=colour, label=kind)
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    axes.figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
 
 
 def _note(note: str) -> str:

@@ -111,6 +111,8 @@ def _table(title: str, note: str) -> Table:
 def _relative(effect: Effect) -> str:
     if effect.relative is None or effect.relative_low is None or effect.relative_high is None:
         return f"{effect.difference:+.3f}"
+    if abs(effect.relative) > 1:  # of almost nothing; a percentage of it says nothing
+        return f"{effect.difference:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}]"
     low, high = 100 * effect.relative_low, 100 * effect.relative_high
     return f"{100 * effect.relative:+.1f}% [{low:+.1f}, {high:+.1f}]"
 
