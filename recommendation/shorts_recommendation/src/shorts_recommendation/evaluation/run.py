@@ -82,6 +82,10 @@ def evaluate_logged(data: ShortsData, trained: Trained, results: Results) -> Non
         wanted,
         config.ranking.value_weights,
     )
+    shown = trained.transformer.sequences.rows.log_row[wanted]
+    users, videos = data.log.user_idx[shown], data.log.video_idx[shown]
+    truth = data.world.expected(users, videos[:, None], data.log.timestamp[shown])
+    scores["oracle"] = truth.satisfaction[:, 0]
     days = config.world.days - config.data.train_days - config.data.validation_days
     record_logged(
         results,
