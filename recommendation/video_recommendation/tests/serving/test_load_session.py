@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ml_platform.serving.server_process import server_environment
 from video_recommendation.serving import load_session
 from video_recommendation.serving.load_session import holds, measure, request_lines, running_server
 
@@ -77,6 +78,6 @@ def _report(p99_ms, error_rate=0.0):
 
 def test_the_module_is_a_program():
     command = [sys.executable, "-m", "video_recommendation.serving.run", "--help"]
-    environment = load_session.server_environment()
+    environment = server_environment()
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "--data-dir" in result.stdout

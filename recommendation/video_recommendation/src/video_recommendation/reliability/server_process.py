@@ -22,7 +22,7 @@ from typing import Any
 
 import redis
 
-from video_recommendation.serving.load_session import (
+from ml_platform.serving.server_process import (
     free_port,
     server_environment,
     wait_until_ready,

@@ -23,6 +23,7 @@ from fastapi import APIRouter, Body, FastAPI, Path, Query, Request
 from starlette.responses import Response
 
 from ml_platform.operations.assignment import in_share
+from ml_platform.serving.clock import MAX_LEAD_S
 from ml_platform.serving.errors import OrjsonResponse, Problem, ProblemError
 from ml_platform.serving.event_log import (
     EventConflictError,
@@ -35,7 +36,6 @@ from ml_platform.serving.service import JsonRoute, create_service, problem_respo
 from video_recommendation.features import SCHEMA
 from video_recommendation.serving import schemas
 from video_recommendation.serving.attachments import Attach, Attachment
-from video_recommendation.serving.clock import MAX_LEAD_S
 from video_recommendation.serving.engine import ServingEngine, ServingSettings
 from video_recommendation.serving.models import Answer, ListRequest
 from video_recommendation.serving.observers import AcceptedEvent, served_request, tell

@@ -29,13 +29,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ml_platform.serving.clock import ServerClock
 from ml_platform.serving.event_log import EventLog
 from ml_platform.serving.metrics import ServiceMetrics
 from ml_platform.serving.request_log import RequestLog
 from ml_platform.serving.stages import Degradation, RequestStages
 from ml_platform.serving.store import SOCKET_TIMEOUT_S, StoreUnavailableError, open_store
 from video_recommendation.config import ServingConfig
-from video_recommendation.serving.clock import ServerClock
 from video_recommendation.serving.models import Answer, ListRequest, ServedModel
 from video_recommendation.serving.observers import RequestObserver
 from video_recommendation.serving.protocol import Recommender

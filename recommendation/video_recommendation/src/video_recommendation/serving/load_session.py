@@ -9,14 +9,8 @@ Requests are those of real users in random order, each uncached, and one in ten 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ml_platform.serving import server_process
 from ml_platform.serving.load_test import LoadPlan, LoadReport, run_load
+from ml_platform.serving.server_process import ServerProcess, free_port
 
-START_TIMEOUT_S = 60.0
 UNKNOWN_SHARE = 0.1
 UNLOADED_QPS = 2.0
 
@@ -55,16 +50,8 @@ class LoadSession:
     degraded_share: float
 
 
-@dataclass(frozen=True)
-class Server:
-    """A running service: its address and the seconds from its start to being ready."""
-
-    url: str
-    start_s: float
-
-
 @contextmanager
-def running_server(folder: Path, *, log_path: Path | None = None) -> Iterator[Server]:
+def running_server(folder: Path, *, log_path: Path | None = None) -> Iterator[ServerProcess]:
     """Serves the bundle on a free loopback port, in a process of its own; stops it afterwards.
 
     Args:
@@ -75,30 +62,14 @@ def running_server(folder: Path, *, log_path: Path | None = None) -> Iterator[Se
         RuntimeError: if it ends or is not ready in time; with the end of its output.
     """
     with tempfile.TemporaryDirectory(prefix="video-recommendation-") as scratch:
-        output = log_path or Path(scratch) / "server.log"
         port = free_port()
-        begin = time.perf_counter()
-        with output.open("wb") as sink:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "video_recommendation.serving.run", str(folder)),
-                    *("--port", str(port), "--data-dir", str(Path(scratch) / "data")),
-                ],
-                env=server_environment(),
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_until_ready(process, url, output)
-            yield Server(url, time.perf_counter() - begin)
-        finally:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        command = [
+            *(sys.executable, "-m", "video_recommendation.serving.run", str(folder)),
+            *("--port", str(port), "--data-dir", str(Path(scratch) / "data")),
+        ]
+        output = log_path or Path(scratch) / "server.log"
+        with server_process.running_server(command, port, output=output) as server:
+            yield server
 
 
 def load_session(
@@ -185,38 +156,3 @@ def request_lines(
 def _latency(values: list[float]) -> StageLatency:
     p50_ms, p99_ms = np.percentile(values, [50, 99])
     return StageLatency(float(p50_ms), float(p99_ms), len(values))
-
-
-def wait_until_ready(process: subprocess.Popen[bytes], url: str, output: Path) -> None:
-    """Returns once ``/readyz`` answers 200.
-
-    Raises:
-        RuntimeError: if the process ends or is not ready in time; with the end of its output.
-    """
-    give_up = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=1.0):
-                return
-        except (urllib.error.URLError, OSError):  # not listening yet, or 503: still catching up
-            pass
-        ended = process.poll() is not None
-        if ended or time.monotonic() > give_up:
-            state = f"ended with {process.returncode}" if ended else "is not ready"
-            tail = output.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"the server {state} after start; the end of its output:\n{tail}")
-        time.sleep(0.05)
-
-
-def server_environment() -> dict[str, str]:
-    """One thread for each library from the start, this process's import path, no outside store."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    environment.pop("REDIS_URL", None)
-    return {**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from feature_engineering.online_store import CountRows, count_nothing
+from ml_platform.serving.clock import ServerClock
 from ml_platform.serving.event_log import EventLog
 from ml_platform.serving.stages import RequestStages, StageMonitor, StageObserver, Step
 from ml_platform.serving.store import Store, StoreUnavailableError
-from video_recommendation.serving.clock import ServerClock
 from video_recommendation.serving.feature_home import FeatureHome, ReadsStoredFeatures
 from video_recommendation.serving.popularity import LivePopularity
 from video_recommendation.serving.protocol import RecommendedItem, Recommender, UserState
