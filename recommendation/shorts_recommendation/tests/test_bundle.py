@@ -10,6 +10,7 @@ from tiny_system import TinySystem
 
 from shorts_recommendation.bundle import BundleError, load_bundle, save_bundle
 from shorts_recommendation.config import RerankingConfig
+from shorts_recommendation.monitoring.reference import load_reference
 
 
 @pytest.fixture
@@ -31,7 +32,8 @@ def test_a_loaded_system_answers_as_the_trained_one(tiny_system: TinySystem) -> 
 
 
 def test_equal_content_has_one_version(tiny_system: TinySystem, tmp_path: Path) -> None:
-    again = save_bundle(load_bundle(tiny_system.bundle), tmp_path / "again")
+    loaded = load_bundle(tiny_system.bundle)
+    again = save_bundle(loaded, tmp_path / "again", load_reference(tiny_system.bundle))
     assert again == json.loads((tiny_system.bundle / "manifest.json").read_text())["version"]
 
 

@@ -53,5 +53,5 @@ def build_tiny_system(folder: Path) -> TinySystem:
     torch.set_num_threads(1)
     data = load_data(TINY, cache_dir=folder / "cache")
     trained = train_system(data, TINY)
-    save_bundle(trained.recommender, folder / "bundle")
+    save_bundle(trained.recommender, folder / "bundle", trained.reference)
     return TinySystem(TINY, data, trained, folder / "bundle")

@@ -4,6 +4,7 @@
     tables/          catalogue, content, users, projections, states, counters
     retriever/       sources and index
     ranker/          encoder, item matrix, heads, trees, pre-ranker
+    drift_reference.npz   what the monitor compares served slates with
 
 The version is the checksum of the content: two equal bundles have one name, and a damaged one is
 refused by name of the file before anything of it is used.
@@ -22,10 +23,12 @@ import numpy as np
 
 from ml_platform.data.download import file_digest
 from ml_platform.evaluation.results import write_atomic
+from ml_platform.operations.reference_profile import ReferenceProfile
 from shorts_recommendation.config import Config
 from shorts_recommendation.counters import CounterSnapshot, VideoCounters
 from shorts_recommendation.items import Projection, make_items
 from shorts_recommendation.log import Catalogue, Users
+from shorts_recommendation.monitoring.reference import save_reference
 from shorts_recommendation.ranking.bundle import load_ranking, save_ranking
 from shorts_recommendation.recommender import Recommender
 from shorts_recommendation.retrieval.sources import Retriever
@@ -39,8 +42,15 @@ class BundleError(RuntimeError):
     """A bundle is missing, damaged, or of another format; the message says which file and why."""
 
 
-def save_bundle(recommender: Recommender, folder: Path) -> str:
+def save_bundle(
+    recommender: Recommender, folder: Path, reference: ReferenceProfile | None = None
+) -> str:
     """Writes the bundle into a new folder; returns its version.
+
+    Args:
+        recommender: What is saved.
+        folder: Created here.
+        reference: What the drift monitor compares served slates with.
 
     Raises:
         FileExistsError: If the folder exists.
@@ -52,6 +62,8 @@ def save_bundle(recommender: Recommender, folder: Path) -> str:
     recommender.retriever.save(draft / "retriever")
     (draft / "ranker").mkdir()
     save_ranking(recommender, draft / "ranker")
+    if reference is not None:
+        save_reference(reference, draft)
     files = {
         str(path.relative_to(draft)): file_digest(path)
         for path in sorted(draft.rglob("*"))

@@ -52,7 +52,7 @@ class Run:
         data = self.load()
         with self._run_folder() as folder:
             trained = train_system(data, self.config, self.progress)
-            version = save_bundle(trained.recommender, folder / "bundle")
+            version = save_bundle(trained.recommender, folder / "bundle", trained.reference)
         self.console.print(f"bundle {version} in {folder / 'bundle'}", highlight=False)
         return trained
 
@@ -65,7 +65,7 @@ class Run:
         results = self.start_results(data)
         with self._run_folder() as folder:
             trained = train_system(data, self.config, self.progress)
-            save_bundle(trained.recommender, folder / "bundle")
+            save_bundle(trained.recommender, folder / "bundle", trained.reference)
             evaluate_system(data, trained, self.config, results, folder / "plots", self.progress)
             if serve:
                 self._serve_load(folder / "bundle", results)

@@ -19,13 +19,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ml_platform.evaluation.progress import Progress, Silent
+from ml_platform.operations.reference_profile import ReferenceProfile
 from shorts_recommendation.config import Config
 from shorts_recommendation.content_projection import fit_basis
-from shorts_recommendation.counters import VideoCounters, counters_until
+from shorts_recommendation.counters import CounterSnapshot, VideoCounters, counters_until
 from shorts_recommendation.data import ShortsData
 from shorts_recommendation.features import cross_features, replay, requests_at
 from shorts_recommendation.items import ItemTable, fit_projection, make_items
 from shorts_recommendation.log import DAY_S
+from shorts_recommendation.monitoring.reference import build_reference
 from shorts_recommendation.ranking.fitting import Fit, fit_transformer
 from shorts_recommendation.ranking.prerank import PreRanker, fit_prerank
 from shorts_recommendation.ranking.trees import TreeRanker, fit_trees
@@ -47,12 +49,14 @@ class Trained:
         transformer: The network, its sequences and its choices.
         trees: Option B.
         tower: The trainable towers, for incremental updates.
+        reference: Features and values of what it would have shown at the end of validation.
     """
 
     recommender: Recommender
     transformer: Fit
     trees: TreeRanker
     tower: TrainedTower
+    reference: ReferenceProfile
 
 
 def train_system(data: ShortsData, config: Config, progress: Progress | None = None) -> Trained:
@@ -78,8 +82,13 @@ def train_system(data: ShortsData, config: Config, progress: Progress | None = N
     trees = _fit_trees(fit, data, config, progress)
     chosen = config.ranking.model_copy(update={"value_weights": fit.value_weights})
     config = config.model_copy(update={"ranking": chosen})
+    now_s = windows.validation_end
+    requests, snapshot = (
+        _last_requests(data, items, config),
+        _counters(data, config, now_s).snapshot,
+    )
     with progress.stage("pre-ranker: distilled", 1):
-        preranker = _fit_prerank(data, items, retriever, fit, config)
+        preranker = _fit_prerank(requests, snapshot, items, retriever, fit, config)
     recommender = Recommender(
         version="unsaved",
         config=config,
@@ -97,7 +106,9 @@ def train_system(data: ShortsData, config: Config, progress: Progress | None = N
         counters=_counters(data, config, windows.end),
         data_end=windows.end,
     )
-    return Trained(recommender, fit, trees, tower)
+    with progress.stage("monitor: reference of training", 1):
+        reference = build_reference(recommender, requests, snapshot)
+    return Trained(recommender, fit, trees, tower, reference)
 
 
 def _ranker_users(data: ShortsData, config: Config) -> np.ndarray | None:
@@ -119,22 +130,27 @@ def _fit_trees(fit: Fit, data: ShortsData, config: Config, progress: Progress) -
     return fit_trees(sequences, learn, check, config.ranking, seed=config.seed, progress=progress)
 
 
-def _fit_prerank(
-    data: ShortsData, items: ItemTable, retriever: Retriever, fit: Fit, config: Config
-) -> PreRanker:
-    """Distils on candidates of requests from the last hours of validation, asked at its end."""
+def _last_requests(data: ShortsData, items: ItemTable, config: Config) -> RequestBatch:
+    """Requests from the last hours of validation, asked at its end."""
     now_s = data.windows.validation_end
-    since = np.searchsorted(data.log.timestamp, [now_s - DAY_S // 2, now_s])
-    rng = np.random.default_rng(config.seed)
-    n = min(config.ranking.distil_requests, int(since[1] - since[0]))
-    asked = since[0] + np.sort(rng.choice(int(since[1] - since[0]), n, replace=False))
-    batch = requests_at(data.users, items, data.log, config.state, asked)
-    batch = replace(batch, now_s=np.full(n, now_s, dtype=np.int64))
-    snapshot = _counters(data, config, now_s).snapshot
-    videos = in_batches(batch, lambda part: retriever.propose(part, snapshot).videos)
-    cross = in_batches(
-        batch, lambda part, at: cross_features(part, videos[at], snapshot, items), with_rows=True
-    )
+    first, end = np.searchsorted(data.log.timestamp, [now_s - DAY_S // 2, now_s])
+    n = min(config.ranking.distil_requests, int(end - first))
+    chosen = np.random.default_rng(config.seed).choice(int(end - first), n, replace=False)
+    batch = requests_at(data.users, items, data.log, config.state, first + np.sort(chosen))
+    return replace(batch, now_s=np.full(n, now_s, dtype=np.int64))
+
+
+def _fit_prerank(
+    batch: RequestBatch,
+    snapshot: CounterSnapshot,
+    items: ItemTable,
+    retriever: Retriever,
+    fit: Fit,
+    config: Config,
+) -> PreRanker:
+    """Distils on the candidates of these requests."""
+    videos = in_batches(batch, lambda part, _: retriever.propose(part, snapshot).videos)
+    cross = in_batches(batch, lambda part, at: cross_features(part, videos[at], snapshot, items))
     return fit_prerank(
         fit.ranker,
         batch,
@@ -147,13 +163,11 @@ def _fit_prerank(
 
 
 def in_batches(
-    batch: RequestBatch, function: Callable[..., np.ndarray], *, with_rows: bool = False
+    batch: RequestBatch, function: Callable[[RequestBatch, slice], np.ndarray]
 ) -> np.ndarray:
-    """``function`` over parts of a batch, joined; it is given the rows too where asked for."""
+    """``function(part, rows)`` over parts of a batch, joined."""
     parts = [slice(i, i + BATCH) for i in range(0, len(batch), BATCH)]
-    if with_rows:
-        return np.concatenate([function(batch.take(at), at) for at in parts])
-    return np.concatenate([function(batch.take(at)) for at in parts])
+    return np.concatenate([function(batch.take(at), at) for at in parts])
 
 
 def _counters(data: ShortsData, config: Config, until_s: int) -> VideoCounters:

@@ -97,7 +97,7 @@ def test_a_monitor_that_raises_is_counted_and_nothing_else(watched, monkeypatch)
     monkeypatch.setattr(served.monitor, "events_applied", None)
     assert len(served.client.get("/v1/feed?user_id=5&k=5").json()["items"]) == 5
     send(served, 1, 5.0)
-    assert value(served, "observer_failures_total", observer="monitor") >= 2
+    assert value(served, "observer_failures_total", observer="FeedMonitor") >= 2
 
 
 def test_what_is_compared_is_what_was_shown(watched):

@@ -53,7 +53,9 @@ AWAITED = 50_000
 class ReasonedSlate(SlateLike, Protocol):
     """A slate with why each video stands there."""
 
-    reasons: Sequence[str]
+    @property
+    def reasons(self) -> Sequence[str]:
+        """k names."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,6 @@ class FeedMonitor:
         trained: The profile of the bundle; None where it has none.
         settings: How often, over how much.
     """
-
-    name = "monitor"
 
     def __init__(
         self,

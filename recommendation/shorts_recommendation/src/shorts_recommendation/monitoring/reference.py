@@ -41,8 +41,13 @@ _OF_CATALOGUE = ("log_duration", "log_age_h", "language_match")
 class SlateLike(Protocol):
     """The part of a slate that is watched."""
 
-    video_idx: np.ndarray
-    value: np.ndarray
+    @property
+    def video_idx(self) -> np.ndarray:
+        """i32[k]."""
+
+    @property
+    def value(self) -> np.ndarray:
+        """f32[k]."""
 
 
 class Watched(Protocol):

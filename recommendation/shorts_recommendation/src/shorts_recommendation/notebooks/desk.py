@@ -3,7 +3,7 @@
 In: nothing, or the folder of a bundle in the environment variable NOTEBOOK_BUNDLE. Out: a ``Desk``.
 
     NOTEBOOK_BUNDLE   that bundle, and the world it was trained on (``make notebooks`` sets it)
-    otherwise         small models on a small world, trained once (about two minutes) and kept
+    otherwise         small models on a small world, trained once (half a minute) and kept
 
 The small system is kept under ``artifacts/notebooks/systems`` and trained again when its
 configuration, its world or the source code has changed.
@@ -40,6 +40,7 @@ SOURCES = SYSTEM_FOLDER / "notebooks"
 ARTIFACTS = SYSTEM_FOLDER / "artifacts"
 SMALL = SYSTEM_FOLDER / "configs" / "notebooks.yaml"
 QUERIES = 300
+MOST_PAIRS = 100_000
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,14 @@ class Desk:
     def config(self) -> Config:
         """What the system was trained with."""
         return self.recommender.config
+
+    @property
+    def light(self) -> Config:
+        """The same with towers that train while the reader waits, also on a full run's world."""
+        few = {"max_pairs": min(MOST_PAIRS, self.config.two_tower.max_pairs), "epochs": 1}
+        return self.config.model_copy(
+            update={"two_tower": self.config.two_tower.model_copy(update=few)}
+        )
 
     @property
     def run(self) -> Run:

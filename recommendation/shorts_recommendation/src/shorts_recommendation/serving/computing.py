@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 
+from ml_platform.serving.observers import tell
 from ml_platform.serving.stages import RequestStages
 from ml_platform.serving.store import StoreUnavailableError
 from shorts_recommendation.serving.batcher import Batcher, Job
@@ -331,6 +332,11 @@ class SlateComputer:
             *(batch, engine.snapshot, self._length),
             recent=self._recent(tasks),
             encoded=encoded,
+        )
+        tell(
+            engine.observers,
+            lambda o: o.slates_made(batch, engine.snapshot, slates),
+            engine.metrics.observer_failed,
         )
         made_s = time.perf_counter()
         rendered = [

@@ -25,10 +25,12 @@ from typing import Any
 
 from ml_platform.serving.clock import ServerClock
 from ml_platform.serving.event_log import AppendResult, EventLog, LoggedEvent, StoredEvent
+from ml_platform.serving.observers import tell
 from ml_platform.serving.request_log import RequestLog
 from ml_platform.serving.stages import StageMonitor
 from ml_platform.serving.store import StoreUnavailableError, open_store
 from shorts_recommendation.serving.computing import SlateComputer
+from shorts_recommendation.serving.observers import FeedObserver
 from shorts_recommendation.serving.protocol import Recommender
 from shorts_recommendation.serving.records import UploadRecord, read_record
 from shorts_recommendation.serving.settings import FeedMetrics, ServingSettings
@@ -36,7 +38,7 @@ from shorts_recommendation.serving.shared import SharedSeq
 from shorts_recommendation.serving.slates import SlateCache
 from shorts_recommendation.serving.stream import Consumer, Publisher
 from shorts_recommendation.serving.trending import LiveTrends
-from shorts_recommendation.serving.users import LiveUsers, WatchEvent
+from shorts_recommendation.serving.users import LiveUsers, WatchEvent, outcomes_of
 from shorts_recommendation.serving.write_behind import WriteBehind
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class FeedEngine:
         self.config, self.loop = settings.config, loop
         self.clock = ServerClock(recommender.data_end, settings.monotonic)
         self.monitor = StageMonitor(observer=metrics)
+        self.observers: list[FeedObserver] = []
         self.users = LiveUsers(recommender, self.config.newcomer_rows)
         self.video_idx = {int(v): i for i, v in enumerate(recommender.catalogue.video_ids.tolist())}
         self.trends = LiveTrends(
@@ -216,6 +219,8 @@ class FeedEngine:
             else:
                 self.skipped_events += 1
         rows = self.users.apply(watched)
+        if watched and self._caught_up:  # what a replay applies is no news
+            self._tell_events(watched, rows)
         while self.users.reassigned:
             self.slates.drop(self.users.reassigned.pop())
         for row in rows:
@@ -223,6 +228,18 @@ class FeedEngine:
         if stored:
             self.applied_seq = max(self.applied_seq, stored[-1].seq)
         return uploads
+
+    def _tell_events(self, watched: Sequence[WatchEvent], rows: Sequence[int]) -> None:
+        if not self.observers:
+            return
+        duration_s = self.users.states.items.duration_s[[e.video_idx for e in watched]]
+        outcomes = outcomes_of(watched, duration_s)
+        known = [row if row < self.users.n_known else -1 for row in rows]
+        tell(
+            self.observers,
+            lambda o: o.events_applied(known, outcomes),
+            self.metrics.observer_failed,
+        )
 
     def _add_videos(self, uploads: Sequence[UploadRecord]) -> list[int]:
         """On the computing thread: the uploads' vectors, then lists and pool with them in."""

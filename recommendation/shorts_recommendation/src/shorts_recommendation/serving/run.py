@@ -65,7 +65,7 @@ def serve_bundle(
         thread_start=one_thread,
         workers=workers,
     )
-    serve(recommender, settings, host=host, port=port)
+    serve(recommender, settings, host=host, port=port, bundle=folder)
 
 
 def one_thread() -> None:

@@ -16,10 +16,12 @@ import signal
 import socket
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import uvicorn
 
 from ml_platform.serving.store import open_store
+from shorts_recommendation.monitoring.attach import watch_feed
 from shorts_recommendation.serving.app import create_app
 from shorts_recommendation.serving.protocol import Recommender
 from shorts_recommendation.serving.settings import ServingSettings
@@ -37,27 +39,34 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    bundle: Path | None = None,
 ) -> None:
     """Serve until told to stop.
 
     Args:
         recommender: The loaded bundle, warmed up.
         settings: Folder, store, knobs; ``settings.workers`` processes.
+        bundle: Its folder, for the monitor's reference of training.
         host: Interface; loopback unless told otherwise, for the API has no authentication.
         port: TCP port; 0 for any free one, which uvicorn prints.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if settings.workers == 1:
-        _run(recommender, settings, host, port)
+        _run(recommender, settings, host, port, bundle=bundle)
         return
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(2048)
-        _fork(recommender, settings, listener)
+        _fork(recommender, settings, listener, bundle)
 
 
-def _fork(recommender: Recommender, settings: ServingSettings, listener: socket.socket) -> None:
+def _fork(
+    recommender: Recommender,
+    settings: ServingSettings,
+    listener: socket.socket,
+    bundle: Path | None,
+) -> None:
     """Runs the workers and waits for them; the store, where it is embedded, is this process's."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     (settings.data_dir / "committed.bin").unlink(missing_ok=True)
@@ -70,7 +79,7 @@ def _fork(recommender: Recommender, settings: ServingSettings, listener: socket.
         child = os.fork()
         if child == 0:
             mine = replace(settings, worker=worker, redis_url=url)
-            _run(recommender, mine, listener=listener)
+            _run(recommender, mine, listener=listener, bundle=bundle)
             os._exit(0)  # what the parent owns is the parent's to close
         children.append(child)
     signal.signal(signal.SIGTERM, lambda *_: _tell(children, signal.SIGTERM))
@@ -97,10 +106,11 @@ def _run(
     host: str = "127.0.0.1",
     port: int = 8000,
     listener: socket.socket | None = None,
+    bundle: Path | None = None,
 ) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     config = uvicorn.Config(
-        create_app(recommender, settings),
+        watch_feed(create_app(recommender, settings), bundle),
         host=host,
         port=port,
         loop="auto",  # uvloop and httptools where they are installed

@@ -21,12 +21,13 @@ import orjson
 
 from ml_platform.serving.event_log import LoggedEvent
 from ml_platform.serving.metrics import ServiceMetrics
+from ml_platform.serving.observers import tell
 from video_recommendation.feedback_loop.logs import ORGANIC, LogReader
 from video_recommendation.recommender import Recommender
 from video_recommendation.serving.app import logged_features, logged_request
 from video_recommendation.serving.engine import REQUEST_LOG, ServingEngine, ServingSettings, Slot
 from video_recommendation.serving.models import Answer, ListRequest
-from video_recommendation.serving.observers import served_request, tell
+from video_recommendation.serving.observers import served_request
 from video_recommendation.serving.state import LiveState
 
 NEVER_S = 1e9

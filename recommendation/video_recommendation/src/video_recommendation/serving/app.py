@@ -32,13 +32,14 @@ from ml_platform.serving.event_log import (
     LoggedEvent,
 )
 from ml_platform.serving.metrics import ServiceMetrics
+from ml_platform.serving.observers import tell
 from ml_platform.serving.service import JsonRoute, create_service, problem_responses
 from video_recommendation.features import SCHEMA
 from video_recommendation.serving import schemas
 from video_recommendation.serving.attachments import Attach, Attachment
 from video_recommendation.serving.engine import ServingEngine, ServingSettings
 from video_recommendation.serving.models import Answer, ListRequest
-from video_recommendation.serving.observers import AcceptedEvent, served_request, tell
+from video_recommendation.serving.observers import AcceptedEvent, served_request
 from video_recommendation.serving.protocol import Recommender
 
 logger = logging.getLogger(__name__)

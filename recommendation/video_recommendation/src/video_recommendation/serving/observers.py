@@ -8,7 +8,7 @@ same: watching may fail, serving may not.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -104,23 +104,3 @@ def served_request(
         candidate_failed=answer.candidate_failed,
         total_ms=answer.stages.stages_ms["total"],
     )
-
-
-def tell(
-    observers: Sequence[RequestObserver],
-    message: Callable[[RequestObserver], None],
-    failed: Callable[[str], None],
-) -> None:
-    """Calls every observer; one that raises is logged and counted, the others still hear.
-
-    Args:
-        observers: Those who watch.
-        message: Calls the right method on one of them.
-        failed: Told the class name of an observer that raised.
-    """
-    for observer in observers:
-        try:
-            message(observer)
-        except Exception:  # the boundary between watching and serving; it is counted
-            failed(type(observer).__name__)
-            logger.exception("observer %s failed", type(observer).__name__)
