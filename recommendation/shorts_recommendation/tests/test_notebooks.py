@@ -26,6 +26,7 @@ from shorts_recommendation.notebooks.lessons import (
     ground_of,
     judged_impressions,
     small_settings,
+    turn_of_sessions,
 )
 from shorts_recommendation.ranking.heads import TASKS
 
@@ -266,6 +267,27 @@ def test_the_heads_of_an_impression_are_those_of_the_logged_protocol(tiny_desk, 
     assert len(rows) == wanted.sum()
     # Rows keep user and context in half precision: a tree may split between the two.
     assert np.isclose(heads["lightgbm"].long_view, expected, atol=1e-3).mean() > 0.95
+
+
+def test_a_turn_of_sessions_counts_the_tag_and_changes_no_state(tiny_desk):
+    system = tiny_desk.recommender
+    before = system.new_states()
+    share = turn_of_sessions(tiny_desk, {"one": system, "other": system}, n_people=6, n_videos=2)
+    assert np.array_equal(share["one"], share["other"])
+    assert share["one"].shape == (3,)
+    assert ((share["one"] >= 0) & (share["one"] <= 1)).all()
+    assert np.array_equal(before.video, system.new_states().video)
+    people = np.argsort(-before.last_s)[:6].astype(np.int32)
+    batch = before.batch(people, before.last_s[people] + 30)
+    slates = system.recommend(batch, system.new_counters().snapshot, 10)
+    tags = np.argsort(-before.tag_profile[people], axis=1)[:, 4]
+    all_tags = system.catalogue.tags
+    hits = [
+        tag in all_tags[video].tolist()
+        for slate, tag in zip(slates, tags, strict=True)
+        for video in slate.video_idx
+    ]
+    assert share["one"][0] == pytest.approx(np.mean(hits))
 
 
 def test_experiments_start_where_the_system_s_knowledge_ends(tiny_desk, tiny_system):

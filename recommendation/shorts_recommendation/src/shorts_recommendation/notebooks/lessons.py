@@ -5,6 +5,7 @@ Legend: Q requests, C candidates, R impressions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +25,9 @@ from shorts_recommendation.ranking.fitting import training_label
 from shorts_recommendation.ranking.heads import TASKS, Heads
 from shorts_recommendation.ranking.sequences import make_sequences
 from shorts_recommendation.ranking.value import grades
+from shorts_recommendation.recommender import Recommender
 from shorts_recommendation.requests import RequestBatch
+from shorts_recommendation.state import Outcomes
 
 
 def by_duration(duration_s: np.ndarray, values: np.ndarray, groups: int = 10) -> np.ndarray:
@@ -116,6 +119,50 @@ def three_labels(desk: Desk) -> LabelLesson:
     known = np.maximum(videos, 0)
     truth = data.world.expected(batch.user_idx, known, batch.now_s).satisfaction
     return LabelLesson(scores, videos, data.catalogue.duration_s[known], truth, batch.user_idx)
+
+
+def turn_of_sessions(
+    desk: Desk, feeds: Mapping[str, Recommender], *, n_people: int, n_videos: int
+) -> dict[str, np.ndarray]:
+    """Share of a tag in the next ten while people watch through one video of it after the other.
+
+    The people are those seen last, the tag is the fifth of each one's profile, and the videos are
+    opened outside the feed, so that all feeds see the same history.
+
+    Args:
+        desk: States and counters at the end of the log.
+        feeds: By name.
+        n_people: At most so many.
+        n_videos: Watched one after the other.
+
+    Returns:
+        f64[n_videos + 1] by name: before the first, after each.
+    """
+    catalogue, states = desk.data.catalogue, desk.recommender.new_states()
+    snapshot = desk.recommender.new_counters().snapshot
+    people = np.argsort(-states.last_s)[:n_people].astype(np.int32)
+    start_s = states.last_s[people] + 30
+    tags = np.argsort(-states.tag_profile[people], axis=1)[:, 4]
+    alive = catalogue.upload_s < start_s.min()
+    of_tag = [np.flatnonzero(alive & (catalogue.tags == tag).any(axis=1)) for tag in tags]
+    opened = np.stack([np.resize(videos, n_videos) for videos in of_tag]).astype(np.int32)
+    yes, no = np.ones(len(people), dtype=bool), np.zeros(len(people), dtype=bool)
+    share = {name: np.zeros(n_videos + 1) for name in feeds}
+    for number in range(n_videos + 1):
+        now_s = start_s + 40 * number
+        batch = states.batch(people, now_s)
+        for name, feed in feeds.items():
+            slates = feed.recommend(batch, snapshot, 10)
+            has = [
+                (catalogue.tags[slate.video_idx] == tag).any(axis=1).mean()
+                for slate, tag in zip(slates, tags, strict=True)
+            ]
+            share[name][number] = np.mean(has)
+        if number < n_videos:
+            video = opened[:, number]
+            seen = Outcomes(catalogue.duration_s[video], yes, no, no, no, no)
+            states.apply(people, video, seen, now_s)
+    return share
 
 
 def ground_of(desk: Desk, settings: ExperimentSettings) -> Ground:

@@ -24,7 +24,13 @@ from shorts_recommendation.ranking.network import RankingNetwork, item_columns
 from shorts_recommendation.ranking.sequences import Sequences, cut_windows, make_sequences
 from shorts_recommendation.ranking.training import Epoch, head_outputs, train, window_logits
 from shorts_recommendation.ranking.transformer import TransformerRanker
-from shorts_recommendation.ranking.value import choose_weights, grades
+from shorts_recommendation.ranking.value import grades
+from shorts_recommendation.ranking.value_choice import (
+    ValueChoice,
+    choose_value,
+    logged_heads,
+    proxy_rows,
+)
 from shorts_recommendation.ranking.window_batches import Scales, WindowLoader, fit_scales
 
 TRAIN_CONTEXT = 32
@@ -46,6 +52,7 @@ class Fit:
         epochs: Losses.
         value_weights: Chosen on the validation days.
         validation_ndcg: Session NDCG@10 that they reach there.
+        value_choice: All ways to weights that were compared.
     """
 
     ranker: TransformerRanker
@@ -55,6 +62,7 @@ class Fit:
     epochs: list[Epoch]
     value_weights: dict[str, float]
     validation_ndcg: float
+    value_choice: ValueChoice
 
 
 def fit_transformer(
@@ -103,13 +111,16 @@ def fit_transformer(
     ranker = TransformerRanker.of_network(
         network, catalogue, scales, label, calibration, length=context
     )
-    weights, ndcg = choose_weights(
-        calibration.heads(outputs),
-        sequence_grades(sequences)[check],
-        sequences.session[check],
+    seen, gains = proxy_rows(sequences, learn), sequence_grades(sequences)
+    earlier = score_outputs(network, sequences, seen, catalogue, scales, context, threads=threads)
+    choice = choose_value(
+        logged_heads(sequences, seen, calibration.heads(earlier), gains, windows.train_end),
+        logged_heads(sequences, check, calibration.heads(outputs), gains, windows.validation_end),
         ranking.value_weights,
+        seed=seed,
     )
-    return Fit(ranker, network, sequences, scales, epochs, weights, ndcg)
+    ndcg = choice.ways[choice.taken].ndcg
+    return Fit(ranker, network, sequences, scales, epochs, choice.weights, ndcg, choice)
 
 
 def training_label(

@@ -43,6 +43,8 @@ RIDGE = 0.01
 """Of every head's own sum of squares: long view, watch and skip say nearly the same."""
 POWER = 2.8
 """Standard errors of the smallest effect found in 80 of 100 logs, at 5%, two sides: 1.96 + 0.84."""
+_FLAT = 1e-12
+"""Variance within users below which a head says nothing."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,15 @@ def return_panel(log: Impressions, until_s: int, *, horizon_s: int = DAY_S) -> P
     return Panel(means[known], controls[known], outcome[known], user[known])
 
 
+def can_fit(panel: Panel) -> bool:
+    """Whether every head differs within users, on ten rows a column and two users at least."""
+    columns = panel.features.shape[1] + panel.controls.shape[1]
+    if len(panel) < 10 * columns:
+        return False
+    grams = _user_grams(panel)
+    return len(grams) >= 2 and bool((_squares(grams, panel) > _FLAT * len(panel)).all())
+
+
 def fit_panel(
     panel: Panel, *, ridge: float = RIDGE, resamples: int = RESAMPLES, seed: int = 0
 ) -> Fitted:
@@ -159,14 +170,13 @@ def fit_panel(
     """
     grams = _user_grams(panel)
     p = panel.features.shape[1]
-    total = grams.sum(axis=0)
-    squares = np.diag(total)[:p]
-    if len(grams) == 0 or (squares <= 1e-12 * max(len(panel), 1)).any():
+    squares = _squares(grams, panel)
+    if len(grams) == 0 or (squares <= _FLAT * len(panel)).any():
         raise ValueError(
             f"{len(panel)} rows of {len(grams)} users leave a head without variation within users: "
             f"sums of squares {squares.tolist()}; give more days"
         )
-    weights = _solve(total[None], p, ridge)[0]
+    weights = _solve(grams.sum(axis=0)[None], p, ridge)[0]
     draws = np.concatenate(
         [_solve(g, p, ridge) for g in _resampled(grams, resamples, np.random.default_rng(seed))]
     )
@@ -233,6 +243,11 @@ def _sessions(log: Impressions) -> tuple[np.ndarray, np.ndarray]:
     new = (np.diff(log.session) != 0) | (np.diff(log.user) != 0)
     starts = np.flatnonzero(np.r_[True, new])
     return starts, np.r_[starts[1:], len(log.user)]
+
+
+def _squares(grams: np.ndarray, panel: Panel) -> np.ndarray:
+    """Sum of squares within users of each head, f64[P]."""
+    return np.asarray(np.einsum("udd->d", grams)[: panel.features.shape[1]])
 
 
 def _user_grams(panel: Panel) -> np.ndarray:

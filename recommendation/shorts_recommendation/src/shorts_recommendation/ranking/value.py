@@ -5,14 +5,17 @@
 A sum and not a product of powers, because the heads are calibrated: a weight is then an exchange
 rate ("one like is worth two long views"), which a product does not have.
 
-Who sets the weights. Here: ``choose_weights`` takes, from a small grid, the combination that orders
-the validation sessions best by what people did there (grade 0 skip, 1 watched, 2 long view, 3 like,
-share or follow). That is still a guess about satisfaction, made from behaviour in one session; the
-hidden truth of the world is never read. A real team tunes the rates in online experiments on a
-slow metric (days active, survey answers), under guardrails on skips and reports, and with far fewer
-degrees of freedom than one would like: one experiment answers for one combination. Agarwal et al.,
-"Online Parameter Selection for Web-based Ranking Problems" (KDD 2018) automate that search with
-Bayesian optimisation.
+Who sets the weights. ``value_choice`` compares four ways and takes one by a rule. Here stands the
+oldest of them, ``choose_weights``: of a small grid, the combination that orders the validation
+sessions best by what people did there (grade 0 skip, 1 watched, 2 long view, 3 like, share or
+follow). Long views are common and likes are rare, so these grades are made of watching, and what
+draws people in without pleasing them wins.
+
+A real team tunes the rates in online experiments on a slow metric (days active, survey answers),
+under guardrails on skips and reports, with a long-term holdback that never sees the change, and
+with far fewer degrees of freedom than one would like: one experiment answers for one combination.
+Agarwal et al., "Online Parameter Selection for Web-based Ranking Problems" (KDD 2018) automate that
+search with Bayesian optimisation.
 """
 
 from __future__ import annotations
@@ -90,7 +93,7 @@ def session_ndcg(
 def choose_weights(
     heads: Heads, gains: np.ndarray, session: np.ndarray, default: Mapping[str, float]
 ) -> tuple[dict[str, float], float]:
-    """Weights by session NDCG@10 on validation rows.
+    """The engagement way: weights by session NDCG@10 on validation rows.
 
     Of the combinations that are within one standard error of the best (paired by session), the one
     nearest to ``default`` is taken: on few sessions the best of 64 is mostly luck.
