@@ -119,6 +119,43 @@ def bootstrap_difference(
     return bootstrap_mean(a - b, clusters, resamples=resamples, seed=seed)
 
 
+def bootstrap_ratio(
+    a: np.ndarray,
+    b: np.ndarray,
+    clusters: np.ndarray | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Ratio mean(a) / mean(b) over the same queries; numerator and denominator are resampled alike.
+
+    Args:
+        a: [Q], the numerator's values.
+        b: [Q], the denominator's, for the same queries in the same order; their mean is positive.
+        clusters: [Q], as in `bootstrap_mean`.
+        resamples: As in `bootstrap_mean`.
+        seed: As in `bootstrap_mean`.
+
+    Raises:
+        ValueError: If the shapes differ or the mean of `b` is not positive; as `bootstrap_mean`.
+    """
+    if np.shape(a) != np.shape(b):
+        raise ValueError(f"a ratio needs the same queries: {np.shape(a)} and {np.shape(b)}")
+    (over, counts), (under, _) = _cluster_sums(a, clusters), _cluster_sums(b, clusters)
+    if under.sum() <= 0:
+        raise ValueError(f"the mean of the denominator is {under.sum() / counts.sum()}")
+    if resamples < 100:
+        raise ValueError(f"resamples must be at least 100 for a 95% interval, got {resamples}")
+    value, n = float(over.sum() / under.sum()), int(counts.sum())
+    if len(over) < 2:
+        return Estimate(value, None, None, n)
+    ratios = np.concatenate(
+        [(w @ over) / (w @ under) for w in _weights(len(over), resamples, seed)]
+    )
+    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high), n)
+
+
 def _cluster_sums(values: np.ndarray, clusters: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Sum and number of the values of each cluster. f64[C] each."""
     values = np.asarray(values, dtype=np.float64)

@@ -5,7 +5,12 @@ import pytest
 from scipy import stats
 
 from ml_platform.evaluation import intervals
-from ml_platform.evaluation.intervals import Estimate, bootstrap_difference, bootstrap_mean
+from ml_platform.evaluation.intervals import (
+    Estimate,
+    bootstrap_difference,
+    bootstrap_mean,
+    bootstrap_ratio,
+)
 
 SIMULATIONS = 300
 
@@ -119,3 +124,23 @@ def test_no_difference_covers_zero():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_ratio_by_hand_and_its_interval_against_the_delta_method():
+    rng = np.random.default_rng(0)
+    b = rng.uniform(1, 3, 2000)
+    a = 0.6 * b + rng.normal(0, 0.5, len(b))
+    found = bootstrap_ratio(a, b)
+    assert found.value == pytest.approx(a.mean() / b.mean())
+    residual = (a - found.value * b) / b.mean()
+    width = 2 * 1.96 * residual.std() / np.sqrt(len(b))
+    assert found.high - found.low == pytest.approx(width, rel=0.1)
+    exact = bootstrap_ratio(2 * b, b, rng.integers(0, 50, len(b)))
+    assert (exact.value, exact.low, exact.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_a_ratio_without_a_positive_denominator_is_refused():
+    with pytest.raises(ValueError, match="mean of the denominator is 0"):
+        bootstrap_ratio(np.ones(3), np.array([1.0, -1.0, 0.0]))
+    with pytest.raises(ValueError, match="same queries"):
+        bootstrap_ratio(np.ones(3), np.ones(2))

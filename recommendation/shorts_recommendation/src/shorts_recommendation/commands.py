@@ -20,7 +20,7 @@ from ml_platform.evaluation.run_folder import new_run_folder, publish
 from ml_platform.evaluation.run_info import peak_memory_bytes
 from shorts_recommendation.artifacts import SYSTEM, SYSTEM_FOLDER
 from shorts_recommendation.bundle import save_bundle
-from shorts_recommendation.config import Config, WorldConfig
+from shorts_recommendation.config import Config
 from shorts_recommendation.data import ShortsData, load_data
 from shorts_recommendation.pipeline import Trained, train_system
 
@@ -100,7 +100,7 @@ class Run:
     @property
     def is_full(self) -> bool:
         """Whether what is measured here is what the documents quote."""
-        return not self.config.quick and self.config.world == WorldConfig()
+        return self.config == Config()
 
     def results_folder(self) -> Path:
         """Where a command writes: ``results/`` for a full run, else beside the artifacts.
@@ -112,21 +112,27 @@ class Run:
         return folder
 
     def start_results(
-        self, data: ShortsData | None = None, *, name: str = "", sha256: str = ""
+        self,
+        data: ShortsData | None = None,
+        *,
+        name: str = "",
+        sha256: str = "",
+        synthetic: bool = False,
     ) -> Results:
         """The results of this command on this data; the clock starts.
 
         Args:
             data: The world; None where a command brings its own data, named by
             name: its name and
-            sha256: its checksum.
+            sha256: its checksum, and
+            synthetic: whether a generator made it.
         """
         return Results.start(
             system=SYSTEM,
             config=self.config.model_dump(mode="json"),
             dataset_name=data.name if data else name,
             dataset_sha256=data.sha256 if data else sha256,
-            synthetic=data is not None,
+            synthetic=data is not None or synthetic,
             seed=self.config.seed,
             root=SYSTEM_FOLDER,
         )

@@ -155,16 +155,22 @@ class RetrievalConfig(Stage):
 
     @model_validator(mode="after")
     def _quotas_fill_the_list(self) -> RetrievalConfig:
-        parts = (
+        if sum(self.quotas) != self.n_candidates:
+            raise ValueError(
+                f"quotas sum to {sum(self.quotas)}, n_candidates is {self.n_candidates}"
+            )
+        return self
+
+    @property
+    def quotas(self) -> tuple[int, int, int, int, int]:
+        """In the order of ``retrieval.candidates.SOURCES``."""
+        return (
             self.vector_quota,
             self.collaborative_quota,
             self.tag_quota,
             self.trending_quota,
             self.fresh_quota,
         )
-        if sum(parts) != self.n_candidates:
-            raise ValueError(f"quotas sum to {sum(parts)}, n_candidates is {self.n_candidates}")
-        return self
 
 
 class RankingConfig(Stage):

@@ -25,6 +25,7 @@ import numpy as np
 
 SAMPLE = 20_000
 """Videos that the principal directions are found on: a 768 x 768 moment needs no more."""
+CHUNK = 16_384
 
 
 def fit_basis(
@@ -33,11 +34,13 @@ def fit_basis(
     *,
     method: Literal["principal", "random"] = "principal",
     seed: int = 0,
+    among: np.ndarray | None = None,
 ) -> np.ndarray:
     """An orthonormal basis f32[768, dim].
 
     Args:
-        content: f[V, 768]; only videos known at training time belong here.
+        content: f[V, 768].
+        among: bool[V]: the videos known at training time; None for all.
         dim: At most 768.
         method: Which directions.
         seed: Of the sample, or of the random directions.
@@ -51,16 +54,18 @@ def fit_basis(
     rng = np.random.default_rng(seed)
     if method == "random":
         return np.linalg.qr(rng.standard_normal((full, dim)))[0].astype(np.float32)
-    rows = content
-    if len(content) > SAMPLE:
-        rows = content[np.sort(rng.choice(len(content), SAMPLE, replace=False))]
-    rows = rows.astype(np.float32)
+    known = np.arange(len(content)) if among is None else np.flatnonzero(among)
+    if len(known) > SAMPLE:
+        known = np.sort(rng.choice(known, SAMPLE, replace=False))
+    rows = content[known].astype(np.float32)
     moment = (rows.T @ rows).astype(np.float64) / max(1, len(rows))
     return np.linalg.eigh(moment)[1][:, ::-1][:, :dim].astype(np.float32)
 
 
 def project(content: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Unit rows f32[V, d]; a row that the basis does not touch stays zero, like nothing else."""
-    low = content.astype(np.float32) @ basis
+    low = np.empty((len(content), basis.shape[1]), dtype=np.float32)
+    for begin in range(0, len(content), CHUNK):  # never the whole catalogue as float32
+        low[begin : begin + CHUNK] = content[begin : begin + CHUNK].astype(np.float32) @ basis
     length = np.linalg.norm(low, axis=1, keepdims=True)
     return np.divide(low, length, out=np.zeros_like(low), where=length > 0)

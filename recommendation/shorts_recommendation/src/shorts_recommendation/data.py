@@ -68,9 +68,10 @@ def world_key(config: Config) -> str:
     digest = hashlib.sha256()
     digest.update(json.dumps(config.world.model_dump(mode="json"), sort_keys=True).encode())
     digest.update(f"seed {config.seed}".encode())
-    for source in sorted((Path(__file__).parent / "world").glob("*.py")):
-        if source.stem in _GENERATOR:
-            digest.update(source.read_bytes())
+    here = Path(__file__).parent
+    sources = [p for p in sorted((here / "world").glob("*.py")) if p.stem in _GENERATOR]
+    for source in [*sources, here / "log.py"]:  # log.py says what a long view is
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
 

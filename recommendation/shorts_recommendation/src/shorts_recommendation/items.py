@@ -40,10 +40,19 @@ class Projection:
         return unit_rows(np.concatenate(parts)).astype(np.float32) if parts else empty
 
 
-def fit_projection(content: np.ndarray, *, seed: int, dim: int = SESSION_DIM) -> Projection:
-    """Principal components of a sample of the content."""
-    rng = np.random.default_rng(seed)
-    rows = rng.choice(len(content), min(SAMPLE, len(content)), replace=False)
+def fit_projection(
+    content: np.ndarray, *, seed: int, dim: int = SESSION_DIM, among: np.ndarray | None = None
+) -> Projection:
+    """Principal components of a sample of the content.
+
+    Args:
+        content: f[V, 768].
+        seed: Of the sample.
+        dim: Components.
+        among: bool[V]: the videos known at training time; None for all.
+    """
+    known = np.arange(len(content)) if among is None else np.flatnonzero(among)
+    rows = np.random.default_rng(seed).choice(known, min(SAMPLE, len(known)), replace=False)
     sample = content[np.sort(rows)].astype(np.float32)
     mean = sample.mean(axis=0)
     _, vectors = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
@@ -76,6 +85,12 @@ class ItemTable:
 
     def __len__(self) -> int:
         return len(self.creator)
+
+
+def items_known_at(catalogue: Catalogue, until_s: int, *, seed: int) -> ItemTable:
+    """The table of all videos, with a projection fitted on those uploaded before ``until_s``."""
+    among = catalogue.upload_s < until_s
+    return make_items(catalogue, fit_projection(catalogue.content, seed=seed, among=among))
 
 
 def make_items(

@@ -25,7 +25,7 @@ from shorts_recommendation.content_projection import fit_basis
 from shorts_recommendation.counters import CounterSnapshot, VideoCounters, counters_until
 from shorts_recommendation.data import ShortsData
 from shorts_recommendation.features import cross_features, replay, requests_at
-from shorts_recommendation.items import ItemTable, fit_projection, make_items
+from shorts_recommendation.items import ItemTable, items_known_at
 from shorts_recommendation.log import DAY_S
 from shorts_recommendation.monitoring.reference import build_reference
 from shorts_recommendation.ranking.fitting import Fit, fit_transformer
@@ -63,8 +63,7 @@ def train_system(data: ShortsData, config: Config, progress: Progress | None = N
     """Trains everything; see the module's docstring for the rule about time."""
     progress = progress or Silent()
     seed, windows = config.seed, data.windows
-    existing = data.catalogue.upload_s < windows.train_end
-    items = make_items(data.catalogue, fit_projection(data.catalogue.content[existing], seed=seed))
+    items = items_known_at(data.catalogue, windows.train_end, seed=seed)
     with progress.stage("features, point in time", len(data.log)) as step:
         rows, states = replay(
             data.catalogue,
@@ -100,14 +99,17 @@ def train_system(data: ShortsData, config: Config, progress: Progress | None = N
         rankers={"transformer": fit.ranker, "lightgbm": trees},
         preranker=preranker,
         basis=fit_basis(
-            data.catalogue.content[existing], config.reranking.projected_dim, seed=seed
+            data.catalogue.content,
+            config.reranking.projected_dim,
+            seed=seed,
+            among=data.catalogue.upload_s < windows.train_end,
         ),
         states=states,
         counters=_counters(data, config, windows.end),
         data_end=windows.end,
     )
     with progress.stage("monitor: reference of training", 1):
-        reference = build_reference(recommender, requests, snapshot)
+        reference = build_reference(recommender.with_config(), requests, snapshot)
     return Trained(recommender, fit, trees, tower, reference)
 
 

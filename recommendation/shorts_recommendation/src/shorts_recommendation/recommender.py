@@ -14,6 +14,7 @@ that keeps the encoding between two events passes it in.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,9 @@ from shorts_recommendation.retrieval.candidates import SOURCES, Candidates
 from shorts_recommendation.retrieval.sources import Retriever
 from shorts_recommendation.slates import Ranked, Slate, StageClock, as_slates
 from shorts_recommendation.state import UserStates
+
+AT_REQUEST_TIME = {"ranking", "reranking", "retrieval", "serving", "evaluation"}
+"""Stages whose settings are read with each request."""
 
 
 class Recommender:
@@ -87,17 +91,31 @@ class Recommender:
         self.vectors = project(catalogue.content, basis)
         self._states, self._counters = states, counters
         self._rng = np.random.default_rng(config.seed)
-        self._prepared_s = -1
+        self._prepared: CounterSnapshot | None = None
 
     def with_config(self, **stages: Any) -> Recommender:
-        """A view of the same models with other settings, as ``with_config(reranking=...)``.
+        """The same models with other settings, as ``with_config(reranking=...)``.
 
-        Uploads to one view are not seen by another.
+        A view is independent: lists, budgets and uploads of one are not seen by another.
+
+        Raises:
+            ValueError: For a stage that the models were trained with.
         """
-        view = object.__new__(Recommender)
-        view.__dict__.update(self.__dict__)
+        trained = sorted(set(stages) - AT_REQUEST_TIME)
+        if trained:
+            raise ValueError(
+                f"{', '.join(trained)} cannot change after training; "
+                f"{', '.join(sorted(AT_REQUEST_TIME))} can"
+            )
+        view = copy.copy(self)
         view.config = self.config.model_copy(update=stages)
+        view.retriever = self.retriever.resized(view.config.retrieval)
+        view.encoder = copy.copy(self.encoder)
+        view.rankers = {**self.rankers, "transformer": view.encoder}
+        view.preranker = copy.copy(self.preranker)
+        view.preranker.teacher = view.encoder
         view._rng = np.random.default_rng(self.config.seed)
+        view._prepared = None
         return view
 
     # --- the funnel ---
@@ -120,9 +138,9 @@ class Recommender:
                 "catalogue: call counters.grow(len(catalogue)) after add_video"
             )
         self.retriever.prepare(snapshot)
-        if self._prepared_s != snapshot.as_of_s:
+        if self._prepared is not snapshot:
             self.preranker.refresh(snapshot.features)
-            self._prepared_s = snapshot.as_of_s
+            self._prepared = snapshot
 
     def retrieve(self, batch: RequestBatch, snapshot: CounterSnapshot) -> Candidates:
         """Unseen candidates i32[B, 1000] that exist now."""
@@ -233,11 +251,15 @@ class Recommender:
         clock.lap("rank")
         items, slates, pool = self.rerank(batch, snapshot, ranked, k, recent=recent)
         clock.lap("rerank")
-        found = as_slates(items, slates, pool, ranked, clock.ms)
-        # The counters see these impressions at the next grid point; the uploads' budget must not
-        # be overspent until then.
-        self.retriever.count_exposures(np.concatenate([slate.video_idx for slate in found]))
-        return found
+        return as_slates(items, slates, pool, ranked, clock.ms)
+
+    def count_exposures(self, videos: np.ndarray) -> None:
+        """What was shown since the snapshot, i32[n]: the counters see it at the next grid point.
+
+        Until then the uploads' budget must not be overspent. Shown, not computed: most of a
+        prefetched slate is never played.
+        """
+        self.retriever.count_exposures(videos)
 
     # --- what a caller keeps ---
 
@@ -294,7 +316,7 @@ class Recommender:
         self.retriever.add_videos(self.catalogue)
         self.encoder.add_videos(self.catalogue)  # the trees read no item table
         self.preranker.add_videos(self.catalogue)
-        self._prepared_s = -1
+        self._prepared = None
         return new
 
     def warm_up(self) -> None:

@@ -32,7 +32,7 @@ def main(run: Run) -> None:
         for size in sizes:
             found[size] = _run_size(run, *size)
             step(1)
-    results = run.start_results(name="simulated, several sizes", sha256="by size")
+    results = run.start_results(name="simulated, several sizes", sha256="by size", synthetic=True)
     for (users, videos), measured in found.items():
         _record(results, users, videos, measured)
     _record_streams(results, run)
@@ -73,7 +73,8 @@ def _run_size(run: Run, users: int, videos: int) -> Results:
         command += ["--config", str(Path(__file__).parents[2] / "configs" / "smoke.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{users} users x {videos} videos failed:\n{done.stderr[-2000:]}")
+        said = (done.stdout + done.stderr)[-2000:]
+        raise RuntimeError(f"{users} users x {videos} videos failed:\n{said}")
     return Results.read(out / "latest" / "results.json")
 
 

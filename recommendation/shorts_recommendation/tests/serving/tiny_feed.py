@@ -140,6 +140,9 @@ class TinyRecommender:
             )
         return slates
 
+    def count_exposures(self, videos: np.ndarray) -> None:
+        self.exposed = getattr(self, "exposed", 0) + len(videos)
+
     def add_video(
         self,
         *,

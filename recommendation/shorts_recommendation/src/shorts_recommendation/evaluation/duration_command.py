@@ -20,7 +20,7 @@ from shorts_recommendation.evaluation.retrieval_queries import (
     snapshots_of,
 )
 from shorts_recommendation.features import cross_features, replay
-from shorts_recommendation.items import ItemTable, fit_projection, make_items
+from shorts_recommendation.items import ItemTable, items_known_at
 from shorts_recommendation.ranking.fitting import training_label
 from shorts_recommendation.ranking.sequences import make_sequences
 
@@ -36,7 +36,7 @@ def main(run: Run) -> None:
     data, config = run.load(), run.config
     results = run.start_results(data)
     windows, seed = data.windows, config.seed
-    items = make_items(data.catalogue, fit_projection(data.catalogue.content, seed=seed))
+    items = items_known_at(data.catalogue, windows.train_end, seed=seed)
     with run.progress.stage("features, point in time", len(data.log)) as step:
         rows, _ = replay(
             data.catalogue, data.users, items, data.log, config.state, on_progress=step
@@ -74,8 +74,9 @@ def main(run: Run) -> None:
         videos,
         data.catalogue.duration_s[np.maximum(videos, 0)],
         batch.user_idx,
-        protocol=f"simulated world, test days, {len(queries)} requests, {CANDIDATES} random "
-        f"existing videos each, trees on {len(rows):,} impressions, seed {seed}",
+        protocol=f"simulated world, first requests of {len(queries)} test-day sessions with a long "
+        f"view, {CANDIDATES} random existing videos each, trees on at most "
+        f"{config.ranking.tree_rows:,} impressions of the training days, seed {seed}",
         resamples=config.evaluation.resamples,
     )
     folder = run.results_folder()

@@ -65,9 +65,7 @@ def score_funnel(
         user_idx=np.concatenate([p.user_idx for p in parts]),
         now_s=np.concatenate([p.now_s for p in parts]),
         videos=np.concatenate([p.videos for p in parts]),
-        scores={
-            name: np.concatenate([p.scores[name] for p in parts]) for name in parts[0].scores
-        },
+        scores={name: np.concatenate([p.scores[name] for p in parts]) for name in parts[0].scores},
         kept=np.concatenate([p.kept for p in parts]),
         fresh=np.concatenate([p.fresh for p in parts]),
     )
@@ -85,10 +83,10 @@ def _score(
         recommender.preranker,
         recommender.encoder,
         batch,
-        snapshot,
         videos,
         cross_features(batch, videos, snapshot, recommender.items),
         ranking.value_weights,
+        recommender.config.state,
         keep=ranking.prerank_keep,
     )
     retrieval = recommender.config.retrieval

@@ -6,8 +6,9 @@
     by place in the session; the ``uniform`` slice keeps the impressions that were drawn uniformly
     from the catalogue and is free of the policy's choice.
 (T) *truth*: whole candidate lists of test requests. Gain: the true expected satisfaction of
-    ``World.expected``, linear, which only a simulator has. The oracle's NDCG is 1 by construction,
-    so NDCG is also "share of the oracle"; ``satisfaction`` is the mean of the ten first.
+    ``World.expected``, linear, which only a simulator has. ``satisfaction`` is the mean of the ten
+    first, and ``share_of_oracle`` its ratio to that of the oracle's order of the same candidates.
+    What recall lost before is in neither; ``share_of_catalogue_oracle`` has it too.
 
 No model saw the test days; probabilities were calibrated on the validation days. Intervals resample
 users whole. Ties are broken by a fixed permutation.
@@ -27,7 +28,7 @@ from ml_platform.evaluation.classification_metrics import (
     expected_calibration_error,
     reliability_curve,
 )
-from ml_platform.evaluation.intervals import bootstrap_difference, bootstrap_mean
+from ml_platform.evaluation.intervals import bootstrap_difference, bootstrap_mean, bootstrap_ratio
 from ml_platform.evaluation.ranking_metrics import graded_ndcg_at
 from ml_platform.evaluation.results import Results
 from ml_platform.evaluation.top_k import top_k
@@ -142,7 +143,7 @@ def record_truth(
 
     ``share_of_oracle`` is the ratio of mean satisfaction of the ten first, ours over the oracle's.
     """
-    oracle = float(table.satisfaction["oracle"].mean())
+    oracle = table.satisfaction["oracle"]
     words = f"{protocol}; gain = true expected satisfaction; n = {len(table.users)} requests"
     for name, values in table.ndcg.items():
         for metric, per_query in (
@@ -151,10 +152,8 @@ def record_truth(
         ):
             estimate = bootstrap_mean(per_query, table.users, resamples=resamples)
             results.add(f"ranking/{name}/{metric}{suffix}", estimate, protocol=words)
-        share = float(table.satisfaction[name].mean()) / oracle
-        results.add(
-            f"ranking/{name}/share_of_oracle{suffix}", share, protocol=words, n=len(table.users)
-        )
+        share = bootstrap_ratio(table.satisfaction[name], oracle, table.users, resamples=resamples)
+        results.add(f"ranking/{name}/share_of_oracle{suffix}", share, protocol=words)
         if name not in (REFERENCE, "oracle") and REFERENCE in table.ndcg:
             gap = bootstrap_difference(
                 table.ndcg[REFERENCE], values, table.users, resamples=resamples

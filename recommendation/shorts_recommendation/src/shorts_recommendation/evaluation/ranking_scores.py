@@ -3,7 +3,8 @@
 In: trained models, features. Out: name -> scores, for the logged rows of the test days or for
 candidates of requests. The baselines read features that the rankers have too:
 
-- ``trending``: long views of the 24-hour half-life, nothing personal;
+- ``trending``: smoothed long views of the 24-hour half-life, nothing personal;
+- ``long_view_rate``: the smoothed rate alone, halved for another language: the stronger floor;
 - ``tag_match``: mean affinity of the user's profile to the video's tags;
 - ``logged`` (logged protocol only): the order in which the policy showed them.
 """
@@ -15,7 +16,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from shorts_recommendation.config import StateConfig
-from shorts_recommendation.counters import CounterSnapshot
 from shorts_recommendation.evaluation.ranking import LoggedRows
 from shorts_recommendation.features import cross_feature_names
 from shorts_recommendation.log import Catalogue, ImpressionLog, Windows
@@ -73,10 +73,10 @@ def candidate_scores(
     preranker: PreRanker | None,
     encoder: Ranker,
     batch: RequestBatch,
-    snapshot: CounterSnapshot,
     videos: np.ndarray,
     cross: np.ndarray,
     weights: Mapping[str, float],
+    config: StateConfig,
     *,
     keep: int | None = None,
 ) -> dict[str, np.ndarray]:
@@ -88,10 +88,10 @@ def candidate_scores(
             of what the student keeps, -inf for the rest.
         encoder: Encodes the histories once for all.
         batch: Q requests.
-        snapshot: Counters of their time.
         videos: i32[Q, C], -1 padded.
         cross: f32[Q, C, F].
         weights: Of the value.
+        config: Of the states: names the cross features.
         keep: Candidates that the student lets through; needed for "funnel".
     """
     encoded = encoder.encode(batch)
@@ -99,9 +99,7 @@ def candidate_scores(
         name: value(ranker.score(encoded, batch.user, batch.context, videos, cross), weights)
         for name, ranker in rankers.items()
     }
-    known = np.maximum(videos, 0)
-    scores["trending"] = snapshot.long_views[DAY_RATE][known]
-    scores["tag_match"] = cross[..., 4]
+    scores |= _baselines(cross, config)
     if preranker is not None:
         student = np.where(videos >= 0, preranker.score(encoded, videos), -np.inf)
         scores["prerank"] = student.astype(np.float32)
@@ -114,6 +112,10 @@ def candidate_scores(
 def _baselines(cross: np.ndarray, config: StateConfig) -> dict[str, np.ndarray]:
     names = cross_feature_names(config)
     half_life = f"{config.counter_half_lives_h[DAY_RATE]:g}h"
-    shown = np.expm1(cross[:, names.index(f"log_impressions_{half_life}")])
-    rate = cross[:, names.index(f"long_view_rate_{half_life}")]
-    return {"trending": shown * rate, "tag_match": cross[:, names.index("mean_tag_affinity")]}
+    shown = np.expm1(cross[..., names.index(f"log_impressions_{half_life}")])
+    rate = cross[..., names.index(f"long_view_rate_{half_life}")]
+    return {
+        "trending": shown * rate,
+        "long_view_rate": rate * np.where(cross[..., names.index("language_match")] > 0, 1.0, 0.5),
+        "tag_match": cross[..., names.index("mean_tag_affinity")],
+    }

@@ -3,10 +3,12 @@
 In: a retriever that knows nothing of the test days, queries of those days. Out:
 ``retrieval/<row>/<metric>`` in the results and two pictures.
 
-Two views of one list of 1,000:
+Three views of one list of 1,000:
 
 - logged: ``recall@100`` and ``recall@1000`` of what users watched through in the session. What the
   logging policy did not show cannot count, so this view favours what resembles that policy.
+- uniform: ``uniform_recall@100`` and ``uniform_recall@1000``, the same long views weighed as if all
+  slots were uniform (uniform_recall.py). Observable as well, and the one that defaults rest on.
 - true: ``oracle_share``, the share of the 100 unseen videos of highest true satisfaction that are
   among the 1,000, and ``satisfaction``, the mean true satisfaction of all candidates. Only a
   simulator has it.
@@ -43,6 +45,7 @@ from shorts_recommendation.evaluation.retrieval_queries import (
     session_queries,
     snapshots_of,
 )
+from shorts_recommendation.evaluation.uniform_recall import effective_events, uniform_recall_at
 from shorts_recommendation.items import ItemTable
 from shorts_recommendation.requests import RequestBatch
 from shorts_recommendation.retrieval.candidates import SOURCES
@@ -232,6 +235,8 @@ def _metrics(
     share = [len(np.intersect1d(a[a >= 0], b[b >= 0])) for a, b in zip(videos, top, strict=True)]
     width = videos.shape[1]
     recalls = {f"recall@{k}": recall_at(hits, queries.n_relevant, min(k, width)) for k in CUTS}
+    uniform = uniform_recall_at(videos, queries, CUTS)
+    recalls |= {f"uniform_recall@{k}": values for k, values in zip(CUTS, uniform, strict=True)}
     return recalls | {
         "oracle_share": np.array(share) / np.maximum((top >= 0).sum(axis=1), 1),
         "satisfaction": (expected.satisfaction * there).sum(axis=1) / n_there,
@@ -242,16 +247,18 @@ def _metrics(
 def record(table: RecallTable, results: Results, protocol: str, resamples: int) -> None:
     """Adds every number; differences of the merge to each source are paired by query."""
     users = table.queries.batch.user_idx
+    worth = f"weights worth {effective_events(table.queries):,.0f} long views; {protocol}"
     for row, metrics in table.values.items():
         for name, values in metrics.items():
             estimate = bootstrap_mean(values, users, resamples=resamples)
-            results.add(f"retrieval/{row}/{name}", estimate, protocol=protocol)
+            words = worth if name.startswith("uniform") else protocol
+            results.add(f"retrieval/{row}/{name}", estimate, protocol=words)
         results.add(
             f"retrieval/{row}/coverage", table.coverage[row], protocol=protocol, n=len(users)
         )
     merged = table.values["merged"]
     for row in (*SOURCES, "recent_popularity"):
-        for name in ("recall@1000", "oracle_share"):
+        for name in ("recall@1000", "uniform_recall@1000", "oracle_share"):
             difference = bootstrap_difference(
                 merged[name], table.values[row][name], users, resamples=resamples
             )

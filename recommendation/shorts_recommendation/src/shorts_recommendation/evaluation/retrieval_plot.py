@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 ROWS = (*SOURCES, "merged", "recent_popularity", "random", "oracle")
 PANELS = (
     ("recall@1000", "logged: recall@1000"),
+    ("uniform_recall@1000", "uniform slots: recall@1000"),
     ("oracle_share", "true: oracle's top 100 found"),
     ("satisfaction", "true: mean satisfaction"),
 )
 
 
 def recall_figure(results: Results, note: str) -> Figure:
-    """Three bars a row, with 95% intervals; baselines in grey."""
+    """Four bars a row, with 95% intervals; baselines in grey."""
     figure, axes = new_figure(
-        f"Recall: the logged and the true view ({note})",
+        f"Recall: the logged, the uniform and the true view ({note})",
         panels=len(PANELS),
         height=3.9,
         share_y=True,

@@ -4,8 +4,8 @@ In: the data, two moments. Out: ``Queries``: Q requests as they stood a moment b
 first video, and for each the videos that the user then watched through.
 
 The logging policy chose what could be watched: a video that it did not show cannot be relevant. So
-recall here is biased towards what that policy likes (what trends, the user's tags), and the tables
-stand beside the view that only a simulator has. Left out of the relevant: a video seen before (no
+recall of it is biased towards what that policy likes (what trends, the user's tags). ``weight``
+takes that bias out again (uniform_recall.py). Left out of the relevant: a video seen before (no
 source may propose it) and one uploaded during the session.
 """
 
@@ -33,11 +33,13 @@ class Queries:
         batch: The requests.
         ptr: i64[Q + 1], into ``relevant``.
         relevant: i32[R], videos watched through in the session.
+        weight: f64[R], probability that a uniform slot chose it, given that it was shown.
     """
 
     batch: RequestBatch
     ptr: np.ndarray
     relevant: np.ndarray
+    weight: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ptr) - 1
@@ -51,8 +53,9 @@ class Queries:
         """The queries at these positions."""
         counts = self.n_relevant[rows]
         places = np.concatenate([np.arange(self.ptr[r], self.ptr[r + 1]) for r in rows])
+        places = places.astype(np.int64)
         ptr = np.concatenate([[0], np.cumsum(counts)])
-        return Queries(self.batch.take(rows), ptr, self.relevant[places.astype(np.int64)])
+        return Queries(self.batch.take(rows), ptr, self.relevant[places], self.weight[places])
 
 
 def session_queries(
@@ -81,14 +84,37 @@ def session_queries(
         _relevant(log, data.catalogue, order[starts[c] : ends[c]], batch.seen[q])
         for q, c in enumerate(chosen)
     ]
-    rows = np.flatnonzero([len(videos) > 0 for videos in relevant])
+    rows = np.flatnonzero([len(wanted) > 0 for wanted in relevant])
     if len(rows) > most:
         rows = np.sort(rng.permutation(rows)[:most])
     if not len(rows):
         raise ValueError(f"no session with a long view between {since_s} and {until_s}")
     kept = [relevant[row] for row in rows]
-    ptr = np.concatenate([[0], np.cumsum([len(videos) for videos in kept])])
-    return Queries(batch.take(rows), ptr, np.concatenate(kept))
+    ptr = np.concatenate([[0], np.cumsum([len(wanted) for wanted in kept])])
+    shown = np.concatenate(kept)
+    weight = uniform_weight(log, data.catalogue, shown, config.world.uniform_share)
+    return Queries(batch.take(rows), ptr, log.video_idx[shown].astype(np.int32), weight)
+
+
+def uniform_weight(
+    log: ImpressionLog, catalogue: Catalogue, rows: np.ndarray, share: float
+) -> np.ndarray:
+    """f64[N]: probability that a uniform slot chose each impression, given that it was shown.
+
+        P(uniform | v) = share / (videos that exist) / propensity(v)
+
+    What a user had seen is drawn anew, so the logged propensity is larger by one factor for all
+    videos of that moment: the weight is too small by it, the same for every video. It is at most 1.
+
+    Args:
+        log: With the propensity of the whole mixture.
+        catalogue: Upload times.
+        rows: i64[N].
+        share: Of the slots that are filled uniformly.
+    """
+    existing = np.searchsorted(np.sort(catalogue.upload_s), log.timestamp[rows], side="right")
+    uniform = share / np.maximum(existing, 1)
+    return np.minimum(uniform / log.propensity[rows].astype(np.float64), 1.0)
 
 
 def snapshots_of(
@@ -120,6 +146,8 @@ def snapshots_of(
 def _relevant(
     log: ImpressionLog, catalogue: Catalogue, rows: np.ndarray, seen: np.ndarray
 ) -> np.ndarray:
-    videos = np.unique(log.video_idx[rows[log.long_view[rows]]])
-    videos = videos[catalogue.upload_s[videos] <= log.timestamp[rows].min()]
-    return np.setdiff1d(videos, seen).astype(np.int32)
+    """Rows of the session's long views that count, ascending by video; a video once."""
+    watched = rows[log.long_view[rows]]
+    videos, first = np.unique(log.video_idx[watched], return_index=True)
+    counts = (catalogue.upload_s[videos] <= log.timestamp[rows].min()) & ~np.isin(videos, seen)
+    return np.asarray(watched[first[counts]])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ml_platform.evaluation.intervals import bootstrap_ratio
 from ml_platform.evaluation.progress import Progress
 from ml_platform.evaluation.results import Results
 from shorts_recommendation.config import Config
@@ -35,7 +36,13 @@ def evaluate_system(
     recommender = trained.recommender
     record_data(data, results)
     table = evaluate_retrieval(
-        data, recommender.items, recommender.retriever, config, results, plots, progress
+        data,
+        recommender.items,
+        recommender.retriever.resized(config.retrieval),  # what it indexes stays its own
+        config,
+        results,
+        plots,
+        progress,
     )
     with progress.stage("ranking of the logged sessions", 1):
         evaluate_logged(data, trained, results)
@@ -109,10 +116,22 @@ def evaluate_truth(
         satisfaction, scores.videos, scores.scores, scores.user_idx, seed=config.seed
     )
     protocol = (
-        f"simulated world, first requests of test-day sessions, the funnel's own candidates "
-        f"(mean {table.n_candidates:.0f}), 95% bootstrap by user, seed {config.seed}"
+        f"simulated world, first requests of test-day sessions with a long view, the funnel's own "
+        f"candidates (mean {table.n_candidates:.0f}), 95% bootstrap by user, seed {config.seed}"
     )
-    record_truth(results, table, protocol=protocol, resamples=config.evaluation.resamples)
+    resamples = config.evaluation.resamples
+    record_truth(results, table, protocol=protocol, resamples=resamples)
+    ceiling = catalogue_oracle(scores, data)
+    for name, values in table.satisfaction.items():
+        share = bootstrap_ratio(values, ceiling, scores.user_idx, resamples=resamples)
+        words = f"{protocol}; over the best ten of the whole catalogue, seen ones included"
+        results.add(f"ranking/{name}/share_of_catalogue_oracle", share, protocol=words)
+
+
+def catalogue_oracle(scores: FunnelScores, data: ShortsData) -> np.ndarray:
+    """Mean true satisfaction of the best ten of the catalogue that exists, f64[Q]."""
+    best = data.world.oracle_top(scores.user_idx, scores.now_s, 10)
+    return data.world.expected(scores.user_idx, best, scores.now_s).satisfaction.mean(axis=1)
 
 
 def record_cascade(scores: FunnelScores, results: Results) -> None:

@@ -10,7 +10,10 @@ In: the trained system with its ``ValueChoice``, requests of the test days. Out,
   test days, and paired differences ``<way>_minus_engagement``. ``like_head`` and ``long_view_head``
   rank by one head, for scale.
 
-The second part is computed after everything is chosen and feeds back into nothing.
+``hidden_satisfaction`` says how much the log could show at best: the same two associations on the
+training days, of the truth itself in place of a value.
+
+All but the first part is computed after everything is chosen and feeds back into nothing.
 
 Legend: Q requests, C candidates.
 """
@@ -28,7 +31,14 @@ from shorts_recommendation.evaluation.retrieval_queries import Queries, snapshot
 from shorts_recommendation.features import cross_features
 from shorts_recommendation.pipeline import Trained
 from shorts_recommendation.ranking.heads import TASKS, Heads
-from shorts_recommendation.ranking.proxies import Fitted
+from shorts_recommendation.ranking.proxies import (
+    Fitted,
+    Impressions,
+    association,
+    can_fit,
+    return_panel,
+    stay_panel,
+)
 from shorts_recommendation.ranking.value import value
 from shorts_recommendation.ranking.value_choice import VALUE_HEADS, ValueChoice, Way
 
@@ -61,6 +71,7 @@ def evaluate_values(
     choice = trained.transformer.value_choice
     note = f"simulated world, seed {config.seed}"
     record_choice(results, choice, protocol=note)
+    record_hidden(results, data, trained, protocol=note)
     some = np.unique(np.linspace(0, len(queries) - 1, min(requests, len(queries))).astype(int))
     videos, heads = _candidates(data, trained, queries.take(some), progress)
     batch = queries.batch.take(some)
@@ -145,6 +156,26 @@ def record_values_truth(
                 gap = bootstrap_difference(per_query, found[_REFERENCE], users, resamples=resamples)
                 key = f"ranking_value/{name}_minus_{_REFERENCE}/{metric}"
                 results.add(key, gap, protocol=f"paired by request; {protocol}")
+
+
+def record_hidden(results: Results, data: ShortsData, trained: Trained, *, protocol: str) -> None:
+    """Writes what somebody who knew the satisfaction of every video shown would find in the log."""
+    sequences, until_s = trained.transformer.sequences, data.windows.train_end
+    rows = np.flatnonzero(sequences.time_s < until_s)
+    user, time_s = sequences.user_idx[rows], sequences.time_s[rows]
+    truth = data.world.expected(user, sequences.video[rows][:, None], time_s).satisfaction
+    log = Impressions(user, sequences.session[rows], time_s, truth.astype(np.float64))
+    for name, panel in (
+        ("train_return", return_panel(log, until_s)),
+        ("train_stay", stay_panel(log, until_s)),
+    ):
+        if can_fit(panel):
+            results.add(
+                f"ranking_value/hidden_satisfaction/{name}",
+                association(panel, np.ones(1)),
+                protocol=f"{protocol}; training days; what the log shows of the truth itself (of a "
+                "fresh viewer); by one deviation within a user, 95% bootstrap by user",
+            )
 
 
 def _record_weights(results: Results, name: str, way: Way, protocol: str) -> None:

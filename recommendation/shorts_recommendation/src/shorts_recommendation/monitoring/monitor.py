@@ -55,7 +55,7 @@ class ReasonedSlate(SlateLike, Protocol):
 
     @property
     def reasons(self) -> Sequence[str]:
-        """k names."""
+        """K names."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,12 @@ LAYOUTS = (
     Layout(
         "ranking",
         "Ranking the funnel's candidates, gain by the simulator's truth",
-        {"truth_ndcg@10": ".3f", "truth_satisfaction": ".3f", "share_of_oracle": ".1%"},
+        {
+            "truth_ndcg@10": ".3f",
+            "truth_satisfaction": ".3f",
+            "share_of_oracle": ".1%",
+            "share_of_catalogue_oracle": ".1%",
+        },
         "truth_ndcg@10",
     ),
     Layout(

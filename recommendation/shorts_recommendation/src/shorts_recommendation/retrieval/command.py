@@ -15,7 +15,7 @@ from ml_platform.evaluation.results import Results
 from shorts_recommendation.config import Config
 from shorts_recommendation.data import ShortsData
 from shorts_recommendation.evaluation.retrieval_queries import session_queries, snapshots_of
-from shorts_recommendation.items import fit_projection, make_items
+from shorts_recommendation.items import items_known_at
 from shorts_recommendation.retrieval.fitting import fit_retriever
 from shorts_recommendation.retrieval.index import SEARCH_BATCH, TARGET_RECALL, Measured
 from shorts_recommendation.retrieval.profile import profile
@@ -68,7 +68,7 @@ def record_profile(
 ) -> None:
     """Processor time of every part of a request, at one and at eight requests a call."""
     windows = data.windows
-    items = make_items(data.catalogue, fit_projection(data.catalogue.content, seed=config.seed))
+    items = items_known_at(data.catalogue, data.windows.train_end, seed=config.seed)
     queries = session_queries(
         data, items, config, windows.train_end, windows.validation_end, most=PROFILE_QUERIES
     )

@@ -16,7 +16,7 @@ from ml_platform.evaluation.results import Results
 from shorts_recommendation.config import Config
 from shorts_recommendation.data import ShortsData
 from shorts_recommendation.evaluation.retrieval_queries import Queries, session_queries
-from shorts_recommendation.items import fit_projection, make_items
+from shorts_recommendation.items import items_known_at
 from shorts_recommendation.log import DAY_S
 from shorts_recommendation.retrieval.fitting import fit_with_tower
 from shorts_recommendation.retrieval.incremental import Way, make_ways, replay_ways
@@ -34,7 +34,7 @@ def main(run: Run) -> None:
     data, config = run.load(), run.config
     results = run.start_results(data)
     with run.progress.stage("queries of the test days", 1):
-        items = make_items(data.catalogue, fit_projection(data.catalogue.content, seed=0))
+        items = items_known_at(data.catalogue, data.windows.train_end, seed=config.seed)
         queries = session_queries(
             data,
             items,
@@ -142,7 +142,8 @@ def only_new(
     if not len(rows):
         return None
     ptr = np.concatenate([[0], np.cumsum(counts)])
-    return rows, Queries(queries.batch.take(rows), ptr, queries.relevant[keep])
+    kept = queries.relevant[keep], queries.weight[keep]
+    return rows, Queries(queries.batch.take(rows), ptr, *kept)
 
 
 def _recall(lists: np.ndarray, queries: Queries) -> np.ndarray:

@@ -23,10 +23,28 @@ ROUNDS = 50
 """Rounds in which every source would name its quota, if no two agreed."""
 
 
-def shares(quotas: tuple[int, ...]) -> np.ndarray:
-    """i64[ROUNDS, S]: how many each source names in each round; columns sum to the quotas."""
-    steps = np.arange(ROUNDS + 1)[:, None] * np.array(quotas)[None, :]
-    return np.diff(-(-steps // ROUNDS), axis=0).astype(np.int64)
+def shares(quotas: tuple[int, ...], head: tuple[int, ...] | None = None) -> np.ndarray:
+    """i64[ROUNDS, S]: how many each source names in each round; columns sum to the quotas.
+
+    Args:
+        quotas: By source.
+        head: What the first tenth of the rounds name, by source; None goes by quota throughout.
+
+    Raises:
+        ValueError: If the head takes more of a source than its quota.
+    """
+    if head is None:
+        return _spread(quotas, ROUNDS)
+    rest = tuple(q - h for q, h in zip(quotas, head, strict=True))
+    if min(rest) < 0:
+        raise ValueError(f"a head of {head} does not fit into quotas of {quotas}")
+    first = ROUNDS // 10
+    return np.concatenate([_spread(head, first), _spread(rest, ROUNDS - first)])
+
+
+def _spread(quotas: tuple[int, ...], n_rounds: int) -> np.ndarray:
+    steps = np.arange(n_rounds + 1)[:, None] * np.array(quotas)[None, :]
+    return np.diff(-(-steps // n_rounds), axis=0).astype(np.int64)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -81,17 +81,10 @@ class Retriever:
         """Scratch arrays and what is derived."""
         if (self.neighbours is None) == (self.factors is None):
             raise ValueError("give item-item neighbours or iALS factors, not both and not neither")
-        c = self.config
-        self.quotas = (
-            c.vector_quota,
-            c.collaborative_quota,
-            c.tag_quota,
-            c.trending_quota,
-            c.fresh_quota,
-        )
-        self._shares = shares(self.quotas)
+        self._shares = shares(self.config.quotas)
         self._fold_in = None if self.factors is None else FoldIn(self.factors)
         self._lists: SnapshotLists | None = None
+        self._prepared: CounterSnapshot | None = None
         self._pool: FreshPool | None = None
         self._make_scratch()
 
@@ -111,8 +104,9 @@ class Retriever:
 
         ``propose`` calls it; a service calls it from outside the request path.
         """
-        if self._lists is not None and self._lists.as_of_s == snapshot.as_of_s:
+        if self._lists is not None and self._prepared is snapshot:
             return
+        self._prepared = snapshot
         self.add_uploads(snapshot.as_of_s)
         self._lists = make_lists(
             snapshot,
@@ -249,8 +243,9 @@ class Retriever:
         lists: tuple[np.ndarray, ...],
         *,
         only: str | None = None,
+        share: np.ndarray | None = None,
     ) -> Candidates:
-        """One list a request from the sources' lists."""
+        """One list a request from the sources' lists, in turns ``share`` (merge.shares)."""
         if self._lists is None:
             raise RuntimeError("no snapshot yet: call prepare(snapshot) first")
         rest = self._lists.everything
@@ -270,7 +265,7 @@ class Retriever:
             weight,
             TAGS,
             rest,
-            self._shares,
+            self._shares if share is None else share,
             batch.seen,
             self._upload_s,
             batch.now_s,

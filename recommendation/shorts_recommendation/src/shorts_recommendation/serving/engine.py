@@ -23,6 +23,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from ml_platform.serving.clock import ServerClock
 from ml_platform.serving.event_log import AppendResult, EventLog, LoggedEvent, StoredEvent
 from ml_platform.serving.observers import tell
@@ -219,6 +221,8 @@ class FeedEngine:
             else:
                 self.skipped_events += 1
         rows = self.users.apply(watched)
+        if watched:
+            self.recommender.count_exposures(np.array([e.video_idx for e in watched]))
         if watched and self._caught_up:  # what a replay applies is no news
             self._tell_events(watched, rows)
         while self.users.reassigned:

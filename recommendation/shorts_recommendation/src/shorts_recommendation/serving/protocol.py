@@ -101,6 +101,9 @@ class Recommender(Protocol):
             encoded: f32[B, d] of ``encode``.
         """
 
+    def count_exposures(self, videos: np.ndarray) -> None:
+        """Videos i32[n] were shown: the uploads' budget between two snapshots. From any thread."""
+
     def add_video(
         self,
         *,

@@ -8,8 +8,10 @@ no client can name an event like an upload.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
@@ -69,12 +71,19 @@ def read_record(
         stored.seq,
         body["user_id"],
         video,
-        int(body["timestamp"] or stored.received_at),
+        _on_screen_s(body, stored.received_at),
         body["watch_s"],
         body["like"],
         body["share"],
         body["follow"],
     )
+
+
+def _on_screen_s(body: Mapping[str, Any], received_at: int) -> int:
+    """When the video came on screen, as the training log has it: its watching lies before receipt."""
+    if body["timestamp"] is not None:
+        return int(body["timestamp"])
+    return received_at - math.ceil(body["watch_s"])
 
 
 def _upload(stored: StoredEvent, body: Mapping[str, object]) -> UploadRecord:

@@ -64,7 +64,10 @@ class Event(BaseModel):
     share: bool = False
     follow: bool = False
     timestamp: int | None = Field(
-        None, ge=0, le=MAX_ID, description="Unix seconds; the server's time when absent."
+        None,
+        ge=0,
+        le=MAX_ID,
+        description="Unix seconds when it came on screen; receipt less watch_s when absent.",
     )
 
 
