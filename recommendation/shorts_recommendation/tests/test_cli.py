@@ -56,6 +56,21 @@ def test_the_smoke_configuration_is_quick_and_the_default_is_not() -> None:
     assert default == Config()
 
 
+def test_only_the_default_run_refreshes_what_the_documents_quote(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from shorts_recommendation.commands import Run
+
+    def is_full(config: Config) -> bool:
+        return Run(config, tmp_path, Console(quiet=True)).is_full
+
+    assert is_full(Config())
+    assert not is_full(settings(None, None, ["ranking.epochs=1"], None))
+    assert not is_full(settings(None, None, None, 7))
+    assert not is_full(settings(None, None, None, None, users=10_000, videos=50_000))
+    assert not is_full(load_config(SMOKE))
+
+
 def test_serve_without_a_bundle_says_what_to_do(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["serve", "--out", str(tmp_path)])
     assert done.exit_code == 1

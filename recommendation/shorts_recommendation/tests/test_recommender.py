@@ -7,6 +7,7 @@ import pytest
 from tiny_system import TinySystem
 
 from shorts_recommendation.bundle import load_bundle
+from shorts_recommendation.counters import CounterSnapshot
 from shorts_recommendation.features import cross_features
 from shorts_recommendation.ranking.value import value
 from shorts_recommendation.recommender import Recommender, with_ranker
@@ -172,3 +173,43 @@ def test_the_trees_can_take_over(recommender: Recommender) -> None:
     assert one != other
     with pytest.raises(ValueError, match="no ranker 'forest'"):
         with_ranker(recommender, "forest")
+
+
+def test_views_are_independent(recommender: Recommender) -> None:
+    """What one view made of a moment is not seen by another at the same moment."""
+    batch = _batch(recommender)
+    counters = recommender.new_counters()
+    same = counters.snapshot
+    other = CounterSnapshot(same.as_of_s, np.flip(same.counts, axis=2).copy(), same.exposures)
+    one, two = recommender.with_config(), recommender.with_config()
+    mine = [s.video_idx.tolist() for s in one.recommend(batch, same, K)]
+    theirs = [s.video_idx.tolist() for s in two.recommend(batch, other, K)]
+    assert mine != theirs
+    fresh = recommender.with_config()
+    assert fresh.preranker.teacher is fresh.encoder is fresh.rankers["transformer"]
+    assert mine == [s.video_idx.tolist() for s in fresh.recommend(batch, same, K)]
+    assert mine == [s.video_idx.tolist() for s in one.recommend(batch, same, K)]
+    assert theirs == [s.video_idx.tolist() for s in one.recommend(batch, other, K)]
+
+
+def test_an_upload_to_a_view_stays_its_own(recommender: Recommender) -> None:
+    view, batch = recommender.with_config(), _batch(recommender)
+    snapshot = recommender.new_counters().snapshot
+    before = [s.video_idx.tolist() for s in recommender.recommend(batch, snapshot, K)]
+    view.add_video(
+        video_id=10**9,
+        creator_idx=0,
+        tags=np.array([1, -1, -1]),
+        language=0,
+        duration_s=20.0,
+        content=np.ones(768, np.float32),
+        upload_s=recommender.data_end,
+    )
+    after = [s.video_idx.tolist() for s in recommender.recommend(batch, snapshot, K)]
+    assert before == after
+    assert len(view.catalogue) == len(recommender.catalogue) + 1
+
+
+def test_what_was_trained_cannot_be_configured_away(recommender: Recommender) -> None:
+    with pytest.raises(ValueError, match="state cannot change after training"):
+        recommender.with_config(state=recommender.config.state)

@@ -231,6 +231,29 @@ def test_fresh_slots_stand_in_the_middle_of_equal_parts() -> None:
     assert fresh_due(4, 0).tolist() == [-1] * 4
 
 
+def test_fresh_slots_are_counted_in_every_k_places_and_not_in_the_slate() -> None:
+    """A slate of twenty is computed, ten are answered: the place must be among the ten."""
+    assert np.flatnonzero(fresh_due(20, 1, 10) >= 0).tolist() == [5, 15]
+    assert (fresh_due(20, 1, 10) == fresh_due(20, 2)).all()
+    for slots in (1, 2, 3):
+        whole = fresh_due(30, slots, 10)
+        for length in range(1, 30):
+            assert (fresh_due(length, slots, 10) == whole[:length]).all()
+    assert whole[whole >= 0].tolist() == list(range(9))
+
+
+def test_a_longer_slate_begins_as_the_shorter_one() -> None:
+    fresh = np.zeros((1, 40), dtype=bool)
+    fresh[0, [35, 38]] = True
+    items = by_hand([float(v) for v in range(40, 0, -1)], fresh=fresh)
+    rules = RerankingConfig(**{**NO_RULES, "k": 10, "relevance_weight": 1.0, "fresh_slots": 1})
+    short = rerank(items, rules, np.random.default_rng(0))
+    long = rerank(items, rules, np.random.default_rng(0), length=20)
+    assert long.positions[:, :10].tolist() == short.positions.tolist()
+    assert np.flatnonzero(long.reasons[0] == short.reasons[0, 5]).tolist() == [5, 15]
+    assert long.positions[0, [5, 15]].tolist() == [35, 38]
+
+
 def test_a_fresh_slot_takes_the_best_upload() -> None:
     fresh = np.zeros((1, 20), dtype=bool)
     fresh[0, [15, 18]] = True

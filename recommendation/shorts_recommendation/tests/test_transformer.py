@@ -20,12 +20,14 @@ from shorts_recommendation.ranking.fitting import (
     sequence_grades,
 )
 from shorts_recommendation.ranking.network import (
+    PRIOR,
     RankingNetwork,
     Scale,
     attention_bias,
     item_columns,
+    taste_weights,
 )
-from shorts_recommendation.ranking.onnx_encoder import quantised
+from shorts_recommendation.ranking.onnx_encoder import encoder_model, make_session, quantised
 from shorts_recommendation.ranking.sequences import (
     cut_windows,
     distance_to_shown,
@@ -149,7 +151,8 @@ def test_encoder_matches_torch_layers_written_out(fit: Fit) -> None:
     items, events = torch.randn(2, 5, 32), torch.rand(2, 5, 7)
     found = encoder(items, events).detach()
     with torch.inference_mode():
-        told = encoder.item(items) * encoder.gate(events) + encoder.event(events)
+        said = encoder.item(items) * encoder.gate(events)
+        told = said + encoder.event(events)
         x = torch.cat([encoder.start.expand(2, 1, -1), told], dim=1)
         bias = torch.from_numpy(attention_bias(6, 2))
         for layer in encoder.layers.layers:
@@ -161,8 +164,52 @@ def test_encoder_matches_torch_layers_written_out(fit: Fit) -> None:
             weight = torch.softmax(heads[0] @ heads[1].transpose(2, 3) / 4.0 + bias, dim=-1)
             x = x + layer.self_attn.out_proj((weight @ heads[2]).transpose(1, 2).reshape(2, 6, 32))
             x = x + layer.linear2(torch.relu(layer.linear1(layer.norm2(x))))
-        reference = encoder.layers.norm(x)
+        reference = encoder.mix(encoder.layers.norm(x))
+        for t in range(6):  # after t events; none is older than the 16 that are summed up
+            reference[:, t] += said[:, :t].sum(dim=1) / (PRIOR + t)
     np.testing.assert_allclose(found, reference, atol=1e-5)
+
+
+def test_taste_sums_the_last_events_only() -> None:
+    weights = taste_weights(4, reach=2)
+    one, two = 1 / (PRIOR + 1), 1 / (PRIOR + 2)
+    expected = [[0, 0, 0, 0], [one, 0, 0, 0], [two, two, 0, 0], [0, two, two, 0], [0, 0, two, two]]
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+
+
+def test_graph_forgets_as_the_module_does(made: Handmade) -> None:
+    """A graph that reads more events than are summed up still sums only the last ones."""
+    network = RankingNetwork(
+        _columns_of(3), content_mean=np.zeros(4), n_cross=2, width=32, n_heads=2, reach=3
+    )
+    network.eval()
+    torch.nn.init.normal_(network.encoder.mix.weight)
+    items, events = torch.randn(2, 6, 32), torch.rand(2, 6, 7)
+    with torch.inference_mode():
+        told = network.encoder.item(items)
+        expected = network.encoder(items, events)[:, -1].numpy()
+    inputs = {"items": told.numpy(), "events": events.numpy(), "known": np.ones((2, 6), np.float32)}
+    found = make_session(encoder_model(network.encoder, 6)).run(["state"], inputs)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_an_untrained_state_is_what_was_liked() -> None:
+    """Before training a long view draws the query to its video and a skip drives it away."""
+    network = RankingNetwork(_columns_of(3), content_mean=np.zeros(4), n_cross=2, width=32)
+    network.eval()
+    items = torch.randn(1, 1, 32)
+    outcomes = {"long_view": 1, "skip": 2}
+    found = {}
+    with torch.inference_mode():
+        torch.nn.init.zeros_(network.encoder.mix.weight)
+        for name, column in outcomes.items():
+            events = torch.zeros(1, 1, 7)
+            events[..., column] = 1.0
+            state = network.encoder(items, events)[:, -1]
+            found[name] = float(network.state_logits(state, items[:, 0])[0, 0])
+        nothing = float(network.alone(items[:, 0])[0, 0])
+    assert found["long_view"] > nothing + 0.1
+    assert found["skip"] < nothing - 0.1
 
 
 def test_quantised_encoder_keeps_the_direction(made: Handmade, fit: Fit) -> None:
@@ -186,6 +233,30 @@ def test_it_learns_more_than_the_base_rate(made: Handmade, fit: Fit) -> None:
     assert auc(labels[:, 3] > 0.5, heads.skip) > 0.6
     assert np.corrcoef(labels[:, 1], heads.watch)[0, 1] > 0.15
     assert abs(heads.long_view.mean() - labels[:, 0].mean()) < 0.06
+
+
+def test_predictions_need_the_state_of_the_right_person(made: Handmade, fit: Fit) -> None:
+    """An encoder that is ignored, or whose states are all alike, passes everything but this."""
+    wanted = fit.sequences.time_s >= made.windows.validation_end
+    long_view = fit.sequences.labels[wanted][:, 0] > 0.5
+    own = auc(long_view, _outputs(made, fit, wanted)[:, 0])
+    encode = fit.network.encoder.forward
+    generator = torch.Generator().manual_seed(0)
+
+    def of_others(items: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
+        states = encode(items, events)
+        return states[torch.randperm(len(states), generator=generator)]
+
+    fit.network.encoder.forward = of_others  # type: ignore[method-assign]
+    try:
+        other = auc(long_view, _outputs(made, fit, wanted)[:, 0])
+    finally:
+        del fit.network.encoder.forward
+    assert own - other > 0.01
+    batch = made.states.batch(np.arange(60, dtype=np.int32), np.full(60, made.windows.end))
+    unit = fit.ranker.encode(batch)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    assert ((unit @ unit.T).sum() - 60) / (60 * 59) < 0.8
 
 
 def test_same_seed_same_ranker(made: Handmade) -> None:
@@ -373,7 +444,7 @@ def test_empty_windows_are_refused(made: Handmade) -> None:
 
 def test_width_must_fit_heads() -> None:
     with pytest.raises(ValueError, match="multiple"):
-        RankingNetwork(_columns_of(3), content_dim=4, n_cross=2, width=36, n_heads=2)
+        RankingNetwork(_columns_of(3), content_mean=np.zeros(4), n_cross=2, width=36, n_heads=2)
 
 
 def test_uploads_get_rows_without_touching_the_others(made: Handmade, fit: Fit) -> None:

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_system import TinySystem
 
 from ml_platform.evaluation.intervals import Estimate
+from ml_platform.evaluation.progress import Silent
 from ml_platform.evaluation.results import Results
+from shorts_recommendation.evaluation.retrieval_queries import session_queries
 from shorts_recommendation.evaluation.values import (
+    evaluate_values,
     record_choice,
     record_values_truth,
     scaled_weight,
@@ -339,6 +343,45 @@ def test_proxy_rows_take_users_whole() -> None:
 # --- the report -----------------------------------------------------------------------------------
 
 
+def _results() -> Results:
+    return Results.start(
+        system="shorts_recommendation",
+        config={},
+        dataset_name="none",
+        dataset_sha256="0" * 64,
+        synthetic=True,
+        seed=0,
+        root=Path(__file__).parent,
+    )
+
+
+def test_a_trained_system_is_judged_whole(tiny_system: TinySystem) -> None:
+    data, trained = tiny_system.data, tiny_system.trained
+    choice = trained.transformer.value_choice
+    assert trained.transformer.value_weights == choice.weights
+    assert trained.recommender.config.ranking.value_weights == choice.weights
+    queries = session_queries(
+        data,
+        trained.recommender.items,
+        trained.recommender.config,
+        data.windows.validation_end,
+        data.windows.end,
+        most=40,
+    )
+    results = _results()
+    evaluate_values(data, trained, queries, results, Silent(), requests=12)
+    assert results[f"ranking_value/{choice.taken}/taken"].value == 1
+    for way in choice.ways:
+        found = results[f"ranking_value/{way}/truth_satisfaction"]
+        assert found.n == 12
+        assert results[f"ranking_value/{way}/truth_ndcg@10"].value < 1
+        assert found.value < results["ranking_value/oracle/truth_satisfaction"].value
+    assert results["ranking_value/oracle/truth_ndcg@10"].value == pytest.approx(1.0)
+    hidden = results["ranking_value/hidden_satisfaction/train_stay"]
+    assert hidden.low is not None
+    assert hidden.low > 0  # who is pleased stays: that is how the world was built
+
+
 def test_recorded_keys_and_differences() -> None:
     fitted = Fitted(
         np.array([0.0, 0.1, 0.4, -0.2]),
@@ -356,15 +399,7 @@ def test_recorded_keys_and_differences() -> None:
     }
     found: Estimate = scaled_weight(fitted, 2)
     assert (found.value, found.low, found.high) == pytest.approx((1.0, 0.5, 1.5))
-    results = Results.start(
-        system="shorts_recommendation",
-        config={},
-        dataset_name="none",
-        dataset_sha256="0" * 64,
-        synthetic=True,
-        seed=0,
-        root=Path(__file__).parent,
-    )
+    results = _results()
     choice = ValueChoice("stay", ways)
     record_choice(results, choice, protocol="by hand")
     rng = np.random.default_rng(0)

@@ -31,6 +31,7 @@ from shorts_recommendation.log import Catalogue, Users
 from shorts_recommendation.monitoring.reference import save_reference
 from shorts_recommendation.ranking.bundle import load_ranking, save_ranking
 from shorts_recommendation.recommender import Recommender
+from shorts_recommendation.retrieval.encoder import mapped
 from shorts_recommendation.retrieval.sources import Retriever
 from shorts_recommendation.state import UserStates
 
@@ -55,6 +56,8 @@ def save_bundle(
     Raises:
         FileExistsError: If the folder exists.
     """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; a bundle is never overwritten")
     draft = folder.with_name(f".{folder.name}-{os.getpid()}")
     (draft / "tables").mkdir(parents=True)
     _save_tables(recommender, draft / "tables")
@@ -75,8 +78,6 @@ def save_bundle(
     manifest = {"format": FORMAT, "version": version, "data_end": recommender.data_end}
     manifest |= {"config": config, "files": files}
     write_atomic(draft / "manifest.json", json.dumps(manifest, indent=1))
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; a bundle is never overwritten")
     draft.rename(folder)
     recommender.version = version
     return version
@@ -95,7 +96,9 @@ def load_bundle(folder: Path, **settings: Any) -> Recommender:
     manifest = _checked_manifest(folder)
     config = Config.model_validate(manifest["config"]).model_copy(update=settings)
     tables = folder / "tables"
-    catalogue = _load(Catalogue, tables / "catalogue.npz", content=np.load(tables / "content.npy"))
+    catalogue = _load(
+        Catalogue, tables / "catalogue.npz", content=mapped(tables / "content.npy", "r")
+    )
     users = _load(Users, tables / "users.npz")
     items = make_items(catalogue, _load(Projection, tables / "projection.npz"))
     ranking = load_ranking(folder / "ranker", catalogue, config)
@@ -140,7 +143,7 @@ def _checked_manifest(folder: Path) -> dict[str, Any]:
 def _save_tables(recommender: Recommender, folder: Path) -> None:
     catalogue = recommender.catalogue
     _save(catalogue, folder / "catalogue.npz", leave="content")
-    np.save(folder / "content.npy", catalogue.content.astype(np.float16))
+    np.save(folder / "content.npy", catalogue.content.astype(np.float16, copy=False))
     _save(recommender.users, folder / "users.npz")
     _save(recommender.items.projection, folder / "projection.npz")
     np.save(folder / "basis.npy", recommender.basis)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ml_platform.evaluation.configuration import Stage, read_config
 
@@ -23,8 +23,10 @@ class WorldConfig(Stage):
     """Mean over the whole span; users differ widely (log-normal)."""
     n_creators: PositiveInt | None = None
     """None: one for every ten videos."""
-    n_tags: PositiveInt = 60
-    n_languages: PositiveInt = 5
+    n_tags: int = Field(default=60, ge=1, le=60)
+    """Profiles have room for 60 (requests.TAG_SLOTS)."""
+    n_languages: int = Field(default=5, ge=1, le=5)
+    """The context has room for five."""
     days: PositiveInt = 14
     backlog_share: float = Field(default=0.6, ge=0, le=1)
     """Share of the catalogue that is older than the log; the rest is uploaded hour by hour."""
@@ -69,14 +71,22 @@ class StateConfig(Stage):
     """Events that the sequence model reads."""
     session_gap_s: PositiveInt = 1800
     profile_decay: float = Field(default=0.95, gt=0, lt=1)
-    """Of the tag and creator profiles, at each event."""
+    """Of the long-term taste and the tag profile, at each event."""
     session_decay: float = Field(default=0.8, gt=0, lt=1)
     """Of the session embedding, at each event."""
     seen_length: PositiveInt = 512
     """Videos that are not shown again."""
     counter_period_s: PositiveInt = 900
     """Video counters are published on this grid: offline and online read the same values."""
-    counter_half_lives_h: tuple[float, ...] = (2.0, 24.0, 168.0)
+    counter_half_lives_h: tuple[float, float, float] = (2.0, 24.0, 168.0)
+    """What is hot now, today, and in general; the sources read them by these meanings."""
+
+    @field_validator("counter_period_s")
+    @classmethod
+    def _divides_a_day(cls, period_s: int) -> int:
+        if 86_400 % period_s:
+            raise ValueError(f"{period_s} s do not divide a day: midnights would fall off the grid")
+        return period_s
 
 
 class TwoTowerConfig(Stage):
@@ -184,9 +194,12 @@ class RankingConfig(Stage):
     """Events of a training sequence; longer histories are cut into overlapping windows."""
     epochs: PositiveInt = 2
     """A third made the validation loss rise at the default size: id vectors learn by heart."""
-    batch_size: PositiveInt = 32
-    """Sequences of a full window; small logs are cut into smaller batches."""
-    learning_rate: PositiveFloat = 1.5e-3
+    batch_size: PositiveInt = 8
+    """Sequences of a full window; small logs are cut into smaller batches. A step costs what its
+    tokens cost, and tastes are learnt by steps: on the validation days of a world of 3,000 users
+    the AUC of long views was 0.791 with 32, 0.793 with 8, both at a learning rate of 1.5e-3."""
+    learning_rate: PositiveFloat = 4e-3
+    """On the same days 0.794 with 1.5e-3 and 0.799 with 5e-3."""
     weight_decay: float = Field(default=0.01, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     id_dropout: float = Field(default=0.3, ge=0, lt=1)
@@ -194,6 +207,8 @@ class RankingConfig(Stage):
     by heart of a video does not help the next one."""
     diversity_weight: float = Field(default=0.05, ge=0)
     """Of the intra-list term in the loss."""
+    state_weight: float = Field(default=1.0, ge=0)
+    """Of the losses of a prediction from state and item alone (training.py)."""
     watch_label: Literal["d2q", "ratio", "seconds"] = "d2q"
     duration_groups: PositiveInt = 20
     trees: PositiveInt = 200
@@ -284,7 +299,7 @@ class ServingConfig(Stage):
 
 
 class EvaluationConfig(Stage):
-    """Queries, intervals, simulated days."""
+    """Queries and intervals."""
 
     queries: PositiveInt = 2000
     """Sessions of the test days whose first request is replayed through the whole funnel."""

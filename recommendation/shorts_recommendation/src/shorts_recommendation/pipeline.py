@@ -6,7 +6,7 @@
 2. the rankers learn on the training days; epochs, calibration and the value's weights are chosen on
    the validation days;
 3. recall is fitted on both: no ranker reads a recall score, so nothing leaks from one to the other;
-4. the pre-ranker imitates the ranker on requests of the end of validation.
+4. the pre-ranker imitates the ranker on requests of the last hours of validation.
 
 States and counters of the bundle are those after the whole log: that is data, not a model.
 """
@@ -14,7 +14,7 @@ States and counters of the bundle are those after the whole log: that is data, n
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from shorts_recommendation.counters import CounterSnapshot, VideoCounters, count
 from shorts_recommendation.data import ShortsData
 from shorts_recommendation.features import cross_features, replay, requests_at
 from shorts_recommendation.items import ItemTable, items_known_at
-from shorts_recommendation.log import DAY_S
 from shorts_recommendation.monitoring.reference import build_reference
 from shorts_recommendation.ranking.fitting import Fit, fit_transformer
 from shorts_recommendation.ranking.prerank import PreRanker, fit_prerank
@@ -37,6 +36,7 @@ from shorts_recommendation.retrieval.fitting import fit_with_tower
 from shorts_recommendation.retrieval.sources import Retriever
 from shorts_recommendation.retrieval.training import TrainedTower
 
+DISTIL_HOURS = 6
 BATCH = 64  # requests at a time where nobody waits
 
 
@@ -81,11 +81,7 @@ def train_system(data: ShortsData, config: Config, progress: Progress | None = N
     trees = _fit_trees(fit, data, config, progress)
     chosen = config.ranking.model_copy(update={"value_weights": fit.value_weights})
     config = config.model_copy(update={"ranking": chosen})
-    now_s = windows.validation_end
-    requests, snapshot = (
-        _last_requests(data, items, config),
-        _counters(data, config, now_s).snapshot,
-    )
+    requests, snapshot = _last_requests(data, items, config)
     with progress.stage("pre-ranker: distilled", 1):
         preranker = _fit_prerank(requests, snapshot, items, retriever, fit, config)
     recommender = Recommender(
@@ -132,14 +128,17 @@ def _fit_trees(fit: Fit, data: ShortsData, config: Config, progress: Progress) -
     return fit_trees(sequences, learn, check, config.ranking, seed=config.seed, progress=progress)
 
 
-def _last_requests(data: ShortsData, items: ItemTable, config: Config) -> RequestBatch:
-    """Requests from the last hours of validation, asked at its end."""
+def _last_requests(
+    data: ShortsData, items: ItemTable, config: Config
+) -> tuple[RequestBatch, CounterSnapshot]:
+    """Requests of the last hours of validation, and the counters from before all of them."""
     now_s = data.windows.validation_end
-    first, end = np.searchsorted(data.log.timestamp, [now_s - DAY_S // 2, now_s])
+    since_s = now_s - DISTIL_HOURS * 3600
+    first, end = np.searchsorted(data.log.timestamp, [since_s, now_s])
     n = min(config.ranking.distil_requests, int(end - first))
     chosen = np.random.default_rng(config.seed).choice(int(end - first), n, replace=False)
     batch = requests_at(data.users, items, data.log, config.state, first + np.sort(chosen))
-    return replace(batch, now_s=np.full(n, now_s, dtype=np.int64))
+    return batch, _counters(data, config, since_s).snapshot
 
 
 def _fit_prerank(

@@ -192,7 +192,7 @@ class Recommender:
             recent: i32[B, R], -1 padded: what the client still holds, oldest first. It counts as
                 shown and is not shown again.
         """
-        config = self.config.reranking.model_copy(update={"k": k})
+        config = self.config.reranking
         videos = ranked.videos
         if recent is not None and recent.size:
             held = (videos[:, :, None] == recent[:, None, :]).any(axis=2)
@@ -215,7 +215,7 @@ class Recommender:
             recent_creator=np.where(shown >= 0, self.items.creator[shown_known], -1),
             recent_tag=np.where(shown >= 0, self.items.tags[shown_known, 0], -1),
         )
-        return items, rerank(items, config, self._rng), pool
+        return items, rerank(items, config, self._rng, length=k), pool
 
     def recommend(
         self,

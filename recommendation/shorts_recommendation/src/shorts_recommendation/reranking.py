@@ -135,19 +135,27 @@ class Slates:
         return {name: int(((self.relaxed & bit) > 0).sum()) for bit, name in RELAXED.items()}
 
 
-def rerank(items: RerankItems, config: RerankingConfig, rng: np.random.Generator) -> Slates:
+def rerank(
+    items: RerankItems,
+    config: RerankingConfig,
+    rng: np.random.Generator,
+    *,
+    length: int | None = None,
+) -> Slates:
     """Fills one slate a request.
 
     Args:
         items: Pools and sessions; the newest ``config.memory`` shown videos are read.
-        config: Length, weight and rules.
+        config: Weight and rules; fresh slots are counted in every ``config.k`` places.
         rng: Draws what is explored; not used when ``exploration`` is 0.
+        length: Places to fill, ``config.k`` where not given. A service computes more than it
+            answers; the guaranteed places of the answer must not depend on how much more.
 
     Raises:
         ValueError: As ``RerankItems.check``.
     """
     items.check()
-    shape = (len(items.videos), config.k)
+    shape = (len(items.videos), length or config.k)
     slates = Slates(
         positions=np.full(shape, -1, dtype=np.int32),
         reasons=np.full(shape, -1, dtype=np.int8),
@@ -167,7 +175,7 @@ def rerank(items: RerankItems, config: RerankingConfig, rng: np.random.Generator
         _typed(items.recent_creator[:, recent], np.int32),
         _typed(items.recent_tag[:, recent], np.int16),
         uniform,
-        fresh_due(config.k, config.fresh_slots),
+        fresh_due(shape[1], config.fresh_slots, config.k),
         (
             float(config.relevance_weight),
             float(config.fatigue),
@@ -183,15 +191,25 @@ def rerank(items: RerankItems, config: RerankingConfig, rng: np.random.Generator
     return slates
 
 
-def fresh_due(k: int, slots: int) -> np.ndarray:
-    """At a fresh slot, how many fresh videos should stand before it; -1 elsewhere. i64[k].
+def fresh_due(length: int, slots: int, period: int | None = None) -> np.ndarray:
+    """At a fresh slot, how many fresh videos should stand before it; -1 elsewhere. i64[length].
 
-    Slots stand in the middle of equal parts of the slate: never first, where a miss costs most, and
-    not last, which few reach.
+    Slots stand in the middle of equal parts of every ``period`` places: never first, where a miss
+    costs most, and not last, which few reach. A slate that is cut shorter, or computed longer,
+    has them at the same places.
+
+    Args:
+        length: Places of the slate.
+        slots: In every ``period`` places.
+        period: ``length`` where not given.
     """
-    due = np.full(k, -1, dtype=np.int64)
-    for slot in range(slots):
-        due[(2 * slot + 1) * k // (2 * slots)] = slot
+    period = period or length
+    due = np.full(length, -1, dtype=np.int64)
+    for begin in range(0, length, period):
+        for slot in range(slots):
+            place = begin + (2 * slot + 1) * period // (2 * slots)
+            if place < length:
+                due[place] = begin // period * slots + slot
     return due
 
 

@@ -6,7 +6,7 @@ simulator and the service: that is how a served feature and a trained one stay e
 
 Kept per user: the last L events in a ring, the last long views, the videos seen, the session
 embedding (decayed sum of projected content, signed by the outcome, zero at the start of a session),
-the same over the long term, a decayed profile by tag, and the session's counts. About 4 KB each.
+the same over the long term, a decayed profile by tag, and the session's counts. About 5 KB each.
 
 Signal of an event: +1 for a long view, +1 more for a like, +1 for a share or follow, -0.5 for a
 skip, else the watch ratio up to 0.5. It is what the profiles add up.
@@ -243,7 +243,7 @@ class UserStates:
         context[:, 0], context[:, 1] = np.sin(day), np.cos(day)
         context[:, 2], context[:, 3] = np.sin(week), np.cos(week)
         context[:, 4] = np.log1p(counts[:, 0])
-        context[:, 5] = np.log1p((now_s - self.session_start_s[user]) * live) / 10
+        context[:, 5] = np.log1p(np.maximum((now_s - self.session_start_s[user]) * live, 0)) / 10
         context[:, 6] = np.log1p(np.maximum(gap, 0)) / 10
         context[:, 7] = np.minimum(self.skip_streak[user] * live, 10) / 5
         context[:, 8:12] = outcomes[:, -1, :4]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ml_platform.evaluation.intervals import bootstrap_ratio
+from ml_platform.evaluation.intervals import bootstrap_mean, bootstrap_ratio
 from ml_platform.evaluation.progress import Progress
 from ml_platform.evaluation.results import Results
 from shorts_recommendation.config import Config
@@ -22,6 +22,7 @@ from shorts_recommendation.evaluation.reranking import evaluate_reranking
 from shorts_recommendation.evaluation.reranking_session import RankedRequests, one_per_user
 from shorts_recommendation.evaluation.retrieval import evaluate_retrieval
 from shorts_recommendation.pipeline import Trained
+from shorts_recommendation.ranking.prerank import recall_of_top
 
 
 def evaluate_system(
@@ -48,7 +49,13 @@ def evaluate_system(
         evaluate_logged(data, trained, results)
     scores = score_funnel(recommender, data, table.queries, progress)
     evaluate_truth(scores, data, config, results)
-    record_cascade(scores, results)
+    record_choices(trained, results)
+    record_cascade(
+        scores,
+        results,
+        keep=config.ranking.prerank_keep,
+        resamples=config.evaluation.resamples,
+    )
     evaluate_reranking(
         ranked_requests(scores, config.ranking.prerank_keep),
         data.world,
@@ -134,13 +141,24 @@ def catalogue_oracle(scores: FunnelScores, data: ShortsData) -> np.ndarray:
     return data.world.expected(scores.user_idx, best, scores.now_s).satisfaction.mean(axis=1)
 
 
-def record_cascade(scores: FunnelScores, results: Results) -> None:
+def record_cascade(scores: FunnelScores, results: Results, *, keep: int, resamples: int) -> None:
     """How much of the ranker's best ten of 1,000 the pre-ranker lets through."""
-    value = scores.scores["transformer"]
-    best = np.argsort(-value, axis=1, kind="stable")[:, :10]
-    found = np.take_along_axis(scores.kept, best, axis=1).mean(axis=1)
-    protocol = f"test days, {len(value)} requests; kept: {int(scores.kept.sum(axis=1).max())}"
-    results.add("prerank/distilled/recall_of_top_10", float(found.mean()), protocol=protocol)
+    found = recall_of_top(scores.scores["transformer"], scores.scores["prerank"], top=10, keep=keep)
+    estimate = bootstrap_mean(found, scores.user_idx, resamples=resamples)
+    protocol = f"requests of test-day sessions with a long view; {keep} of 1,000 kept"
+    results.add("prerank/distilled/recall_of_top_10", estimate, protocol=protocol)
+
+
+def record_choices(trained: Trained, results: Results) -> None:
+    """What the validation days decided."""
+    fit, words = trained.transformer, "chosen on the validation days"
+    for head, weight in fit.value_weights.items():
+        results.add(f"ranking_choice/value_weight/{head}", weight, protocol=words)
+    results.add("ranking_choice/value_weight/ndcg@10", fit.validation_ndcg, protocol=words)
+    losses = [epoch.validation["total"] for epoch in fit.epochs]
+    results.add("ranking_choice/transformer/epochs", float(np.argmin(losses) + 1), protocol=words)
+    for epoch, loss in enumerate(losses, start=1):
+        results.add(f"ranking_choice/transformer/loss_{epoch}", loss, protocol="validation loss")
 
 
 def ranked_requests(scores: FunnelScores, keep: int) -> RankedRequests:

@@ -27,6 +27,12 @@ class Recommends(Protocol):
     def recommend(self, batch: RequestBatch, snapshot: CounterSnapshot, k: int) -> list[Slate]:
         """One slate for each request."""
 
+    def prepare(self, snapshot: CounterSnapshot) -> None:
+        """What depends on the snapshot alone; free for the one of the last call."""
+
+    def count_exposures(self, videos: np.ndarray) -> None:
+        """What was shown since the snapshot."""
+
 
 class RecommenderPolicy:
     """The funnel as it is served."""
@@ -40,6 +46,12 @@ class RecommenderPolicy:
         for row, slate in enumerate(self.recommender.recommend(batch, snapshot, k)):
             videos[row, : len(slate.video_idx)] = slate.video_idx
         return videos
+
+    def count_exposures(self, videos: np.ndarray, snapshot: CounterSnapshot) -> None:
+        """See ``simulation.Counts``."""
+        # First the snapshot: a new one sets back what was counted on since the old one.
+        self.recommender.prepare(snapshot)
+        self.recommender.count_exposures(videos)
 
 
 class Random:

@@ -23,7 +23,8 @@ class ExperimentSettings:
         trap_people: In the one about retention.
         market_people: In the one about uploads: each arm is a platform of its own.
         slate_length: Videos asked for at once.
-        refetch_after: Videos played before the next slate is asked for.
+        refetch_after: Videos played before the next slate is asked for: the whole slate, as the
+            place that is guaranteed to an upload stands in its second half.
         market_seeds: Runs of the experiment about uploads.
         aa_splits: Splits of the same people in the A/A test.
     """
@@ -38,7 +39,7 @@ class ExperimentSettings:
     trap_people: int = 1_800
     market_people: int = 800
     slate_length: int = 10
-    refetch_after: int = 5
+    refetch_after: int = 10
     market_seeds: int = 3
     aa_splits: int = 1_000
 

@@ -6,7 +6,9 @@ served by which. Out: a ``Trace``, one row for every video that came on screen.
 *Order of time.* Counters are published on a grid of ``counter_period_s``, and nothing else passes
 from one person to another. So within one period people do not influence each other, and all whose
 clock stands within it may watch their next video together, whatever their clocks say: the result is
-that of a simulation event by event, at the price of arrays. A test compares the two.
+that of a simulation event by event, at the price of arrays. A test compares the two. The one
+exception is the exposure budget of uploads, which a service counts on within the period, too: a
+policy that keeps one (``Counts``) hears of the plays in the order of the steps, not of the clock.
 
 *Interference.* With shared counters both arms write into the trending list and the exposure budget
 that both arms read. So does a real platform; the arms then differ by less than a full launch would
@@ -21,7 +23,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -39,6 +41,14 @@ class Policy(Protocol):
 
     def next_videos(self, batch: RequestBatch, snapshot: CounterSnapshot, k: int) -> np.ndarray:
         """The next k videos of B requests, i32[B, k], in the order of play, -1 padded."""
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """A policy that keeps an exposure budget between two snapshots."""
+
+    def count_exposures(self, videos: np.ndarray, snapshot: CounterSnapshot) -> None:
+        """These were played, i32[n]; ``snapshot`` is the last, which does not hold them."""
 
 
 class People(Protocol):
@@ -114,7 +124,8 @@ class Simulation:
         first_visit_s: i64[P], when each comes first; none before ``start_s``.
         slate_length: k, videos fetched at once.
         refetch_after: Videos of a slate that are played before the next is asked for: 1 asks after
-            every event, ``slate_length`` plays the slate out.
+            every event, ``slate_length`` plays the slate out. Guaranteed places of a slate that
+            stand behind it are never played.
         shared_counters: Whether the arms read each other's counts.
 
     Raises:
@@ -133,7 +144,7 @@ class Simulation:
         start_s: int,
         first_visit_s: np.ndarray,
         slate_length: int = 10,
-        refetch_after: int = 5,
+        refetch_after: int = 10,
         shared_counters: bool = True,
     ) -> None:
         if len(np.unique(people)) != len(people):
@@ -223,6 +234,7 @@ class Simulation:
             mine = self._counter_of[due] == number
             counters.add(video[mine], now_s[mine], counted[mine])
             shown[mine] = counters.snapshot.exposures[video[mine]]
+            self._tell(number, video[mine], counters.snapshot)
         row = (
             self.people[due],
             video,
@@ -236,6 +248,13 @@ class Simulation:
             shown,
         )
         self._rows.append(row)
+
+    def _tell(self, number: int, video: np.ndarray, snapshot: CounterSnapshot) -> None:
+        """Plays, to every policy that reads these counters; what was fetched is no exposure."""
+        shared = len(self.counters) == 1
+        for policy in self.policies if shared else self.policies[number : number + 1]:
+            if isinstance(policy, Counts) and len(video):
+                policy.count_exposures(video, snapshot)
 
     def _move_on(self, due: np.ndarray, outcomes: Outcomes) -> None:
         self._clock[due] += np.ceil(outcomes.watch_s).astype(np.int64) + SWIPE_S

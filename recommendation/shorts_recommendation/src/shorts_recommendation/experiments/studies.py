@@ -246,7 +246,11 @@ def _markets(
 
 
 def funnel(ground: Ground, **changes: Mapping[str, Any]) -> Policy:
-    """The recommender with settings changed, as ``funnel(ground, reranking={"tag_cap": 0})``."""
+    """The recommender with settings changed, as ``funnel(ground, reranking={"tag_cap": 0})``.
+
+    Every arm has a view of its own, also where nothing changes: lists, budgets and the pre-ranker's
+    counters of one arm are not those of another, nor of the next study.
+    """
     config = ground.recommender.config
     stages = {
         name: getattr(config, name).model_copy(update=dict(what)) for name, what in changes.items()
@@ -255,7 +259,11 @@ def funnel(ground: Ground, **changes: Mapping[str, Any]) -> Policy:
 
 
 def ranker_study(settings: ExperimentSettings) -> Study:
-    """A: the transformer. B: the trees on the same features."""
+    """A: the transformer. B: the trees on the same features.
+
+    Both read candidates that the same pre-ranker let through, and that was distilled from A: what
+    B would have kept and A's student dropped, B never sees. The study compares the last stage.
+    """
     return Study(
         "ranker",
         "Ranker: transformer against LightGBM",
@@ -344,5 +352,6 @@ def _with_ranker(name: str) -> Callable[[Ground], Policy]:
 
 def _with_slots(slots: int) -> Callable[[Ground], Policy]:
     # The pool keeps the same room for uploads in every arm: only the guarantee differs.
-    reserve = {"fresh_slots": slots, "fresh_reserve": 8}
+    # Slots are counted in every k places, and these are counted in twenty.
+    reserve = {"fresh_slots": slots, "fresh_reserve": 8, "k": 20}
     return lambda ground: funnel(ground, reranking=reserve)

@@ -8,7 +8,7 @@ Legend: U users, V videos, Q test users, k list length.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -72,18 +72,24 @@ class Study:
 
 @dataclass(frozen=True)
 class WalkSettings:
-    """Knobs of the walk that won: decay, content weight, backoff, whose popularity."""
+    """Knobs of the walk that won: hops, decay, content and audio weight, backoff, whose popularity.
 
+    ``audio`` is None where content has no weight.
+    """
+
+    hops: int
     decay: float
     content: float
     backoff: float
     light_only: bool = True
+    audio: float | None = None
 
     def __str__(self) -> str:
         whose = "ordinary" if self.light_only else "all"
+        heard = "" if self.audio is None else f" audio={self.audio:g}"
         return (
-            f"decay={self.decay:g} content={self.content:g} backoff={self.backoff:g} "
-            f"popularity={whose}"
+            f"hops={self.hops} decay={self.decay:g} content={self.content:g}{heard} "
+            f"backoff={self.backoff:g} popularity={whose}"
         )
 
 
@@ -93,25 +99,30 @@ class Graphs:
 
     Attributes:
         walk: On the train rows.
-        content: csr f32[V, V], the frozen content graph.
+        content: Weight of audio to csr f32[V, V], the frozen content graph.
     """
 
     walk: Walk
-    content: sparse.csr_matrix
+    content: Mapping[float, sparse.csr_matrix]
 
     @classmethod
-    def of(cls, split: Split, neighbours: int) -> Graphs:
-        """Both graphs of a split."""
-        return cls(Walk.on(split.train), content_graph(split.content, neighbours))
+    def of(cls, split: Split, config: MicroVideoConfig) -> Graphs:
+        """The graphs of a split, one content graph a weight of audio."""
+        content = {
+            weight: content_graph(split.with_audio(weight).content, config.content_neighbours)
+            for weight in config.audio_weights
+        }
+        return cls(Walk.on(split.train), content)
 
 
-def walk_of(split: Split, graphs: Graphs, hops: int, chosen: WalkSettings) -> Scorer:
+def walk_of(split: Split, graphs: Graphs, chosen: WalkSettings) -> Scorer:
     """The walk with these knobs."""
+    heard = next(iter(graphs.content)) if chosen.audio is None else chosen.audio
     return walk_scorer(
         graphs.walk,
-        graphs.content,
+        graphs.content[heard],
         split.popularity(light_only=chosen.light_only),
-        hops=hops,
+        hops=chosen.hops,
         decay=chosen.decay,
         content=chosen.content,
         backoff=chosen.backoff,
@@ -163,7 +174,7 @@ def plus(scorer: Scorer, base: np.ndarray) -> Scorer:
 
 
 def on_test(study: Study, scorer: Scorer) -> Measured:
-    """The one question to the test users."""
+    """The one question to the test users (in development: to those who stand in for them)."""
     return measure(scorer, study.split.train, study.split.test, study.config.k)
 
 

@@ -1,11 +1,13 @@
 """Every knob of the micro-video study, with its default and the reason for it.
 
-The grids are what is tried on the validation users; the test users are asked once, at the end.
+A tuple is a grid: what is tried on the validation users. The test users are asked once, at the end.
+A single value was chosen by nobody: ``untuned`` lists those of each model, and every row says them.
+The grids are as small as a run of four minutes on one core allows.
 """
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from ml_platform.evaluation.configuration import Stage
 
@@ -16,8 +18,10 @@ class MicroVideoConfig(Stage):
     dataset: str = "tiktok-mm"
     k: PositiveInt = 20
     """The published tables' list length."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1)
     """Of what is random: iALS, two-tower, the ranker."""
+    development: bool = False
+    """Leaves the test users closed: of the validation users half choose and half are asked."""
     resamples: int = Field(default=1000, ge=100)
     heavy_rows: PositiveInt = 10
     """An account with more train rows is heavy; there is nothing between 4 and this one's size."""
@@ -29,25 +33,26 @@ class MicroVideoConfig(Stage):
     rp3_beta: tuple[float, ...] = (0.0, 0.3)
     ials_factors: PositiveInt = 64
     ials_alpha: tuple[float, ...] = (5.0, 20.0, 80.0)
-    ials_reg: tuple[float, ...] = (0.3, 1.0, 3.0)
+    ials_reg: tuple[float, ...] = (1.0, 3.0, 10.0)
     ials_iterations: PositiveInt = 15
     ease_reg: tuple[float, ...] = (60.0, 200.0)
 
     content_neighbours: PositiveInt = 10
     """Of a video in the frozen content graph."""
-    audio_weight: float = Field(default=0.5, ge=0)
-    """Image features tell more than audio here (content_image beside content_audio)."""
-    walk_hops: PositiveInt = 3
+    audio_weights: tuple[NonNegativeFloat, ...] = (0.0, 0.5, 1.0)
+    """Of audio beside image in a video's content. Content kNN chooses one for itself; the walk's
+    choice is the one that two-tower, funnel and MMR read too."""
+    walk_hops: tuple[PositiveInt, ...] = (2, 3)
     walk_decay: tuple[float, ...] = (0.3, 1.0)
     walk_backoff: tuple[float, ...] = (0.3, 1.0, 3.0)
-    walk_content: tuple[float, ...] = (0.05, 0.1, 0.2)
+    walk_content: tuple[float, ...] = (0.1, 0.2)
 
     tower_dim: PositiveInt = 64
     tower_hidden: PositiveInt = 128
     tower_epochs: PositiveInt = 5
     tower_batch: PositiveInt = 512
     tower_learning_rate: PositiveFloat = 2e-3
-    tower_temperature: PositiveFloat = 0.1
+    tower_temperature: tuple[PositiveFloat, ...] = (0.05, 0.1)
 
     source_quota: PositiveInt = 120
     """Videos that each source may propose."""
@@ -69,7 +74,30 @@ class MicroVideoConfig(Stage):
 
     rerank_pool: PositiveInt = 60
     rerank_weight: tuple[float, ...] = (0.9, 0.7, 0.5)
-    """MMR's lambda; 1 is the ranker's order."""
+    """MMR's lambda; 1 is the ranker's order. A curve, nothing is chosen."""
+    rerank_users: PositiveInt = 2000
+    """Drawn among those who are asked: MMR is a loop in Python."""
+
+
+def untuned(name: str, config: MicroVideoConfig) -> str:
+    """The knobs of a row that no validation user has chosen, in words; "" where there are none."""
+    walk = f"{config.content_neighbours} content neighbours"
+    tower = (
+        f"dimension {config.tower_dim}, {config.tower_epochs} epochs, "
+        f"rate {config.tower_learning_rate:g}"
+    )
+    trees = f"{config.trees} trees of at least {config.min_leaf}, {config.source_quota} a source"
+    return {
+        "ials": f"{config.ials_factors} factors, {config.ials_iterations} iterations",
+        "two_tower": f"{tower}; audio weight of the walk",
+        "walk_content": walk,
+        "walk_numbering": walk,
+        "walk_recent": walk,
+        "walk_shifted": f"{walk}, smoothing of the shares",
+        "funnel": f"{trees}, the walk's {walk}, the two-tower's {tower}",
+        "funnel_recent": f"leaves={config.leaves[-1]}, {trees}, the walk's {walk}, "
+        f"the two-tower's {tower}",
+    }.get(name, "")
 
 
 def smoke_settings() -> MicroVideoConfig:
@@ -87,12 +115,15 @@ def smoke_settings() -> MicroVideoConfig:
         ials_reg=(1.0,),
         ials_iterations=3,
         ease_reg=(30.0,),
+        audio_weights=(0.0, 0.5),
+        walk_hops=(3,),
         walk_decay=(1.0,),
         walk_backoff=(1.0,),
         walk_content=(0.1,),
         tower_dim=16,
         tower_hidden=16,
         tower_epochs=2,
+        tower_temperature=(0.1,),
         source_quota=30,
         negatives=20,
         trees=15,

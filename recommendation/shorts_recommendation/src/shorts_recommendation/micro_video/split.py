@@ -15,7 +15,7 @@ Legend: U users, V videos, Q queries, D feature dimension.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -41,7 +41,7 @@ class Split:
     Attributes:
         train: csr f32[U, V], ones.
         heavy: bool[U], accounts with more than ``heavy_rows`` train rows.
-        content: f32[V, D], unit rows: standardised image beside weighted audio.
+        content: f32[V, D], unit rows: standardised image beside weighted audio (``with_audio``).
         image, audio: f32[V, D'], unit rows.
     """
 
@@ -57,6 +57,20 @@ class Split:
     def n_videos(self) -> int:
         """V."""
         return int(self.train.shape[1])
+
+    def with_audio(self, weight: float) -> Split:
+        """The same split with this weight of audio beside image in ``content``."""
+        return replace(self, content=unit(np.hstack([self.image, weight * self.audio])))
+
+    def for_development(self, rng: np.random.Generator) -> Split:
+        """Half of the validation users as validation, the other half as test; test stays closed."""
+        asked = rng.permutation(len(self.validation)) % 2 == 0
+        pairs = self.validation
+        return replace(
+            self,
+            validation=Queries(pairs.user_idx[~asked], pairs.video_idx[~asked]),
+            test=Queries(pairs.user_idx[asked], pairs.video_idx[asked]),
+        )
 
     def popularity(self, *, light_only: bool) -> np.ndarray:
         """Share of the train rows that each video has f64[V], of light accounts only or of all."""

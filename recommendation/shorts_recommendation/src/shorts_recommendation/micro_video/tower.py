@@ -58,7 +58,7 @@ def padded_histories(history: sparse.csr_matrix, users: np.ndarray, length: int)
     return rows
 
 
-def train_tower(split: Split, config: MicroVideoConfig, seed: int) -> TwoTower:
+def train_tower(split: Split, config: MicroVideoConfig, seed: int, temperature: float) -> TwoTower:
     """Trains one tower on the split's train rows; Adam, a constant rate.
 
     Raises:
@@ -83,7 +83,7 @@ def train_tower(split: Split, config: MicroVideoConfig, seed: int) -> TwoTower:
             rows = order[begin : begin + config.tower_batch]
             query, items = model(torch.from_numpy(histories[rows]), everything)
             loss = full_softmax_loss(
-                query, items, torch.from_numpy(hidden[rows]), temperature=config.tower_temperature
+                query, items, torch.from_numpy(hidden[rows]), temperature=temperature
             )
             optimiser.zero_grad()
             loss.backward()

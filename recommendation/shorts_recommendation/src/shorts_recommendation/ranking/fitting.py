@@ -101,6 +101,7 @@ def fit_transformer(
         learning_rate=ranking.learning_rate,
         weight_decay=ranking.weight_decay,
         diversity_weight=ranking.diversity_weight,
+        state_weight=ranking.state_weight,
         value_weights=dict(ranking.value_weights),
         seed=seed,
         threads=threads,
@@ -232,11 +233,20 @@ def _network(
         torch.manual_seed(seed)
         return RankingNetwork(
             item_columns(catalogue, label, shown),
-            content_dim=catalogue.content.shape[1],
+            content_mean=_content_mean(catalogue.content, np.flatnonzero(shown)),
             n_cross=sequences.rows.cross.shape[1],
             width=ranking.d_model,
             n_layers=ranking.n_layers,
             n_heads=ranking.n_heads,
+            reach=config.state.history_length,
             dropout=ranking.dropout,
             id_dropout=ranking.id_dropout,
         )
+
+
+def _content_mean(content: np.ndarray, videos: np.ndarray, chunk: int = 4096) -> np.ndarray:
+    """f32[768] of these videos, in chunks of constant memory."""
+    total = np.zeros(content.shape[1])
+    for begin in range(0, len(videos), chunk):
+        total += content[videos[begin : begin + chunk]].sum(axis=0, dtype=np.float64)
+    return (total / max(len(videos), 1)).astype(np.float32)

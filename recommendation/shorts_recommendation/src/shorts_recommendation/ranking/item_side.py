@@ -85,7 +85,8 @@ def item_weights(network: RankingNetwork) -> ItemWeights:
     stretch = np.float32(of("items.content.weight").shape[1] ** 0.5 / 4)
     return ItemWeights(
         content=of("items.content.weight").T * stretch,
-        content_bias=of("items.content.bias") * stretch,
+        content_bias=of("items.content.bias")
+        - of("items.content.weight") @ tower.content_mean.numpy() * stretch,
         creator=of("items.creator.weight"),
         tag=of("items.tag.weight"),
         language=of("items.language.weight"),

@@ -20,7 +20,7 @@ import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from shorts_recommendation.ranking.network import HistoryEncoder, attention_bias
+from shorts_recommendation.ranking.network import PRIOR, HistoryEncoder, attention_bias
 from shorts_recommendation.ranking.sequences import EVENT_COLUMNS
 
 OPSET = 17
@@ -60,7 +60,8 @@ def encoder_model(encoder: HistoryEncoder, length: int) -> bytes:
     graph = _Graph()
     gate = graph.linear("events", weights["gate.weight"], weights["gate.bias"])
     events = graph.linear("events", weights["event.weight"])
-    tokens = graph("Add", graph("Mul", "items", gate), events)
+    signed = graph("Mul", "items", gate)
+    tokens = graph("Add", signed, events)
     start = graph(
         "Expand", graph.constant(weights["start"][None, None]), _start_shape(graph, width)
     )
@@ -76,6 +77,7 @@ def encoder_model(encoder: HistoryEncoder, length: int) -> bytes:
         last = number == n_layers - 1
         x = _layer(graph, x, part, _rows(graph, bias, last), encoder.n_heads, last_only=last)
     x = _norm(graph, x, weights["layers.norm.weight"], weights["layers.norm.bias"])
+    x = graph("Add", graph.linear(x, weights["mix.weight"]), _taste(graph, signed, encoder, length))
     state = graph("Reshape", x, _shape(graph, 0, width))
     # Without any event the last row is a padding's: the start token's own state stands instead.
     newest = graph("Cast", _last(graph, "known"), to=TensorProto.BOOL)
@@ -107,6 +109,15 @@ def make_session(model: bytes, *, threads: int = 1) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _taste(graph: _Graph, signed: str, encoder: HistoryEncoder, length: int) -> str:
+    """The sum of what the known events say, over their number and the prior: f32[B, 1, d]."""
+    late = np.arange(length) >= length - encoder.reach
+    taken = graph("Mul", "known", graph.constant(late.astype(np.float32)[None]))
+    n = graph("ReduceSum", taken, graph.constant(np.array([1], dtype=np.int64)), keepdims=1)
+    share = graph("Div", taken, graph("Add", n, graph.constant(np.float32(PRIOR))))
+    return graph("MatMul", graph("Reshape", share, _shape(graph, 0, 1, length)), signed)
 
 
 def _empty_state(encoder: HistoryEncoder) -> np.ndarray:

@@ -10,6 +10,9 @@ The loss is a sum over tasks, each brought to about the same size by its weight:
     squared error          diversity 2
     intra-list             diversity_weight * mean over sessions of sum_{i != j} w_i w_j cos(i, j),
                            w = softmax of the predicted values within the session
+    state alone            state_weight * the same task losses of logits that read only state and
+                           item: what the user vector and the cross features already explain has no
+                           gradient left in the first loss, and the state would learn nothing
 
 The last term punishes a ranker that gives the top of one session to videos that look alike. It is
 the expectation of the intra-list similarity of Ziegler et al., "Improving Recommendation Lists
@@ -75,6 +78,7 @@ class RankingModule(pl.LightningModule):
         learning_rate: float,
         weight_decay: float,
         diversity_weight: float,
+        state_weight: float,
         value_weights: dict[str, float],
         n_steps: int,
         advance: Step,
@@ -83,6 +87,7 @@ class RankingModule(pl.LightningModule):
         self.network, self.advance = network, advance
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.diversity_weight, self.n_steps = diversity_weight, n_steps
+        self.state_weight = state_weight
         self.value_weights = torch.tensor([value_weights.get(task, 0.0) for task in TASKS])
         self.epochs: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
@@ -91,9 +96,12 @@ class RankingModule(pl.LightningModule):
 
     def training_step(self, batch: WindowBatch, _: int) -> Tensor:
         """Loss of a batch."""
-        logits = window_logits(self.network, batch)
-        tasks = task_losses(logits, batch.labels)
-        loss = (tasks * _weights()).sum()
+        state, item = window_states(self.network, batch)
+        logits = self.network.logits(state, batch.user, batch.context, item, batch.cross)
+        loss = (task_losses(logits, batch.labels) * _weights()).sum()
+        if self.state_weight > 0:
+            alone = task_losses(self.network.state_logits(state, item), batch.labels)
+            loss = loss + self.state_weight * (alone * _weights()).sum()
         if self.diversity_weight > 0:
             value = head_outputs(logits) @ self.value_weights
             loss = loss + self.diversity_weight * intra_list_similarity(value, batch)
@@ -155,6 +163,7 @@ def train(
     learning_rate: float,
     weight_decay: float,
     diversity_weight: float,
+    state_weight: float,
     value_weights: dict[str, float],
     seed: int,
     threads: int,
@@ -175,6 +184,7 @@ def train(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             diversity_weight=diversity_weight,
+            state_weight=state_weight,
             value_weights=value_weights,
             n_steps=n_steps,
             advance=advance,
@@ -198,14 +208,18 @@ def train(
     return module.epochs
 
 
-def window_logits(network: RankingNetwork, batch: WindowBatch) -> Tensor:
-    """Logits f32[R, 5] of the predicted rows, each from the state before it."""
+def window_states(network: RankingNetwork, batch: WindowBatch) -> tuple[Tensor, Tensor]:
+    """State before each predicted row and its item, f32[R, d] each."""
     vectors = network.items(batch.video, batch.content)
     items = vectors[batch.place]  # [B, W, d]
     states = network.encoder(items, batch.events)[:, :-1]  # after t events: before event t + 1
     width = items.shape[-1]
-    state = states.reshape(-1, width)[batch.at]
-    item = items.reshape(-1, width)[batch.at]
+    return states.reshape(-1, width)[batch.at], items.reshape(-1, width)[batch.at]
+
+
+def window_logits(network: RankingNetwork, batch: WindowBatch) -> Tensor:
+    """Logits f32[R, 5] of the predicted rows, each from the state before it."""
+    state, item = window_states(network, batch)
     return network.logits(state, batch.user, batch.context, item, batch.cross)
 
 

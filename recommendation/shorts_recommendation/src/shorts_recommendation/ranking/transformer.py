@@ -3,7 +3,7 @@
 In: a ``RequestBatch`` -> ``encode`` -> f32[B, d]; then candidates and features -> ``score`` ->
 ``Heads``. No torch and no Lightning. What the network computes of an item alone is a row of a
 table (item_side.py), what it computes of a request alone is done once per request; per candidate
-remain 8 dot products of d / 8 and three small layers, (F + 8) x 128, 128 x 64 and 64 x 5.
+remain 8 dot products of d / 8 and four small matrices, (F + 8) x 128, 128 x 64, 64 x 5 and 8 x 5.
 
 Legend: B requests, C candidates, L history, V videos, F cross features, d width.
 """
@@ -44,6 +44,7 @@ class HeadWeights:
         candidate: f32[F + 8, 128].
         middle: f32[128, 64] with middle_bias.
         out: f32[64, 5] with out_bias.
+        direct: f32[8, 5], of the dot products past the layers.
     """
 
     query: np.ndarray
@@ -54,6 +55,7 @@ class HeadWeights:
     middle_bias: np.ndarray
     out: np.ndarray
     out_bias: np.ndarray
+    direct: np.ndarray
 
 
 def head_weights(network: RankingNetwork) -> HeadWeights:
@@ -71,6 +73,7 @@ def head_weights(network: RankingNetwork) -> HeadWeights:
         middle_bias=of("middle.bias"),
         out=of("out.weight"),
         out_bias=of("out.bias"),
+        direct=of("direct.weight"),
     )
 
 
@@ -199,7 +202,9 @@ class TransformerRanker:
         middle = first @ w.middle
         middle += w.middle_bias
         np.maximum(middle, 0, out=middle)
-        logits = np.clip(middle @ w.out + w.out_bias, -LARGEST_LOGIT, LARGEST_LOGIT)
+        logits = middle @ w.out
+        logits += inputs[:, -DOTS:] @ w.direct + w.out_bias
+        np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT, out=logits)
         outputs = 1 / (1 + np.exp(-logits))
         outputs[:, -1] *= 2  # a distance lies in 0..2
         return np.asarray(outputs.reshape(n, c, -1), dtype=np.float32)
@@ -207,6 +212,6 @@ class TransformerRanker:
     def _dots(self, encoded: np.ndarray, user: np.ndarray, flat: np.ndarray) -> np.ndarray:
         """f32[B * C, 8]."""
         query = np.concatenate([encoded, user], axis=1) @ self.weights.query
-        query = (query + self.weights.query_bias).reshape(len(encoded), 1, DOTS, -1)
+        query = (query + self.weights.query_bias + encoded).reshape(len(encoded), 1, DOTS, -1)
         keys = self.tables.key[flat].reshape(len(encoded), -1, DOTS, query.shape[-1])
         return np.asarray((keys * query).sum(axis=-1).reshape(-1, DOTS))

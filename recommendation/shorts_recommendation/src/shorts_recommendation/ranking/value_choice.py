@@ -18,16 +18,20 @@ nearer to it goes first: *return*, then *stay*, then *engagement*. A regression 
 
 Why *return* seldom passes: a session moves the next gap by little and chance moves it by much (a
 factor of two either way), there are about ten sessions a person in a fortnight, and the four heads
-say nearly the same of a session's mean. ``Fitted.detectable`` puts it in numbers. *Stay* asks a
-question of the same kind twelve times a session, about one video instead of a dozen.
+say nearly the same of a session's mean. ``Fitted.detectable`` puts it in numbers. On a development
+world (3,000 people, 20,000 sessions) one deviation of a session's predicted likes would have to
+move the gap by 1.2% to be found in four logs of five, and by 2.3% to 3.3% for the other heads.
+*Stay* asks a question of the same kind twelve times a session, about one video instead of a dozen:
+there the weight of the likes stood fifteen standard errors from 0.
 
 What is wrong with *stay*. It is still a short-term signal. Where bait holds people in the session
 they later regret, it walks into the same trap as watch time, and only a slow metric tells. Real
 teams therefore let the slow metric judge the fast one:
 
 - G. Tang, J. Pan, H. Wang, J. Basilico, "Reward innovation for long-term member satisfaction"
-  (RecSys 2023): retention itself is too noisy, too slow and too hard to attribute to one
-  recommendation, so a proxy reward is engineered and revised in online tests.
+  (RecSys 2023), and J. Pan and others, "Recommending for Long-Term Member Satisfaction at Netflix"
+  (Netflix TechBlog 2024): retention is noisy, comes late and is hard to attribute to one
+  recommendation, so a proxy reward is engineered from what people do, and revised.
 - Y. Wang, M. Sharma, C. Xu and others, "Surrogate for Long-Term User Experience in Recommender
   Systems" (KDD 2022): picks from the log the behaviours that predict how often people visit
   months later, among people who visited equally often before, then confirms them in live tests.
@@ -35,7 +39,7 @@ teams therefore let the slow metric judge the fast one:
   weights of a proxy chosen over past experiments, for agreement with the slow metric and for
   sensitivity at once. We have no past experiments, hence the regressions on a log.
 - Q. Cai, S. Liu, X. Wang and others, "Reinforcing User Retention in a Billion Scale Short Video
-  Recommender System" (WWW 2023): reinforcement learning sets such weights for the time to the next
+  Recommender System" (WWW Companion 2023): reinforcement learning sets such weights for the time to the next
   session. Y. Wu, D. Chang, J. She and others, "Learned Ranking Function" (RecSys 2024): the
   combination itself is learned, and leaving the list has a modelled value.
 - T. Cunningham, S. Pandey, L. Sigerson and others, "What We Know About Using Non-Engagement Signals

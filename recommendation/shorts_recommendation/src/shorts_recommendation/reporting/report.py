@@ -23,6 +23,8 @@ def print_report(console: Console, results: Results, config: Config, report: Pat
         console.print(_rich(table))
         for protocol in table.protocols[:MOST_PROTOCOLS]:
             console.print(f"  [dim]{protocol}[/dim]", highlight=False)
+        if (more := len(table.protocols) - MOST_PROTOCOLS) > 0:
+            console.print(f"  [dim]and {more} more in the report[/dim]", highlight=False)
     seconds = results["seconds/all_stages/wall_s"].value
     peak = results["memory/main_process/peak_bytes"].value / 2**30
     console.print(

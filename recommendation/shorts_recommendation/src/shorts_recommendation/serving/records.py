@@ -80,7 +80,7 @@ def read_record(
 
 
 def _on_screen_s(body: Mapping[str, Any], received_at: int) -> int:
-    """When the video came on screen, as the training log has it: its watching lies before receipt."""
+    """When the video came on screen, as the log of training has it: before it was watched."""
     if body["timestamp"] is not None:
         return int(body["timestamp"])
     return received_at - math.ceil(body["watch_s"])
