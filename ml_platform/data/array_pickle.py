@@ -2,7 +2,8 @@
 
 In: an open file. Out: the matrix's state, a dictionary of arrays. A pickle may name any function to
 call while it is loaded; some data sets are published as pickles and come from the network without a
-checksum. So this unpickler knows the few names that an array needs, and refuses every other.
+checksum. So this unpickler knows the few names that an array needs, and refuses every other. Calls
+of those few with arguments that make no sense end in ``pickle.UnpicklingError`` too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ from typing import IO, Any
 
 import numpy as np
 
+BROKEN = (
+    ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What the unpickler and numpy raise on bytes that nobody's ``dump`` wrote."""
 MATRICES = {"coo_matrix", "csr_matrix", "coo_array", "csr_array"}
 
 
@@ -19,9 +25,12 @@ def load_matrix_state(stream: IO[bytes]) -> dict[str, Any]:
     """What a pickled scipy matrix in coordinates or compressed rows says of itself.
 
     Raises:
-        pickle.UnpicklingError: It asks for a name that no array needs, or is no matrix.
+        pickle.UnpicklingError: It asks for a name that no array needs, is damaged, or is no matrix.
     """
-    loaded = _ArraysOnly(stream).load()
+    try:
+        loaded = _ArraysOnly(stream).load()
+    except BROKEN as error:
+        raise pickle.UnpicklingError(f"damaged or made by hand: {error!r}") from error
     if not isinstance(loaded, _State):
         raise pickle.UnpicklingError(f"it holds a {type(loaded).__name__}, not a sparse matrix")
     return loaded.state
@@ -33,7 +42,9 @@ class _State:
     def __init__(self, *_: object) -> None:
         self.state: dict[str, Any] = {}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, dict):
+            raise pickle.UnpicklingError(f"a matrix of a {type(state).__name__}, not of names")
         self.state = state
 
 

@@ -247,7 +247,8 @@ def _guarded(path: Path, reader: Callable[[Path], _Matrix]) -> _Matrix:
     try:
         return reader(path)
     except (
-        OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile
+        OSError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError,
+        zipfile.BadZipFile,
     ) as error:  # fmt: skip
         raise CorruptFileError(f"{path} cannot be read as a sparse matrix: {error!r}") from error
 
@@ -263,15 +264,37 @@ def _read_pickle(path: Path) -> _Matrix:
     """A pickled scipy matrix, coordinates or compressed rows, without building it."""
     with path.open("rb") as stream:
         state = load_matrix_state(stream)
-    rows, columns = state["_shape"]
+    shape = state["_shape"]
+    if not (
+        isinstance(shape, tuple) and len(shape) == 2 and all(isinstance(n, int) for n in shape)
+    ):
+        raise ValueError(f"its shape is {shape!r}, not two numbers")
     if "coords" in state:  # scipy 1.13 and later
-        row, column = state["coords"]
+        row, column = (_index(part) for part in tuple(state["coords"]))
     elif "row" in state:
-        row, column = state["row"], state["col"]
+        row, column = _index(state["row"]), _index(state["col"])
     else:
-        row = np.repeat(np.arange(rows), np.diff(state["indptr"]))
-        column = state["indices"]
-    return (int(rows), int(columns)), np.asarray(row), np.asarray(column)
+        column = _index(state["indices"])
+        row = _rows_of(_index(state["indptr"]), shape[0], len(column))
+    return shape, row, column
+
+
+def _rows_of(indptr: np.ndarray, n_rows: int, n_pairs: int) -> np.ndarray:
+    """The row of each pair; what it allocates is bounded by what the file holds."""
+    lengths = np.diff(indptr.astype(np.int64))
+    fits = len(lengths) == n_rows and (lengths >= 0).all() and lengths.sum() == n_pairs
+    if not fits:
+        raise ValueError(
+            f"its {len(lengths)} row lengths do not fit {n_rows} rows, {n_pairs} pairs"
+        )
+    return np.repeat(np.arange(n_rows), lengths)
+
+
+def _index(values: object) -> np.ndarray:
+    """An array of whole numbers, one dimension."""
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "iu":
+        raise ValueError(f"a {type(values).__name__} stands where an array of numbers should")
+    return values
 
 
 def _read_features(path: Path, n_videos: int) -> np.ndarray:

@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
+from rich.console import Console as RichConsole
 from rich.progress import Progress as RichProgress
 from traitlets.config import Config
 
 from ml_platform.docs.notebook_desk import BUNDLE_VARIABLE
+from ml_platform.evaluation.progress import Console, Progress
 from ml_platform.evaluation.results import write_atomic
 
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -102,6 +105,33 @@ def run_chosen(
         return 1
     say(f"{len(written)} notebooks in {out}: open the .html")
     return 0
+
+
+def run_on_terminal(
+    paths: Sequence[Path],
+    only: Sequence[str],
+    bundle: Callable[[Progress], Path],
+    artifacts: Path,
+    console: RichConsole,
+) -> int:
+    """``run_chosen`` with bars and lines on a terminal; outputs go to ``artifacts/notebooks``.
+
+    Args:
+        paths: The system's notebooks.
+        only: Beginnings of names; none takes all.
+        bundle: Finds or trains the system that they look at, and shows how far it is.
+        artifacts: The system's.
+        console: The terminal.
+    """
+    progress = Console(console)
+    return run_chosen(
+        paths,
+        only,
+        lambda: bundle(progress),
+        artifacts / "notebooks",
+        progress.stage,
+        partial(console.print, highlight=False),
+    )
 
 
 def run_notebook(

@@ -13,13 +13,15 @@ user c appears W_c times, W ~ Multinomial(C; 1/C, ..., 1/C), and the mean over a
 sum_c W_c sum_c / sum_c W_c n_c. That is the same law as copying the queries, at O(C) a resample.
 
 The interval is the percentile interval. It is honest for means over many users; with few (some
-tens) it is too narrow, which no resampling repairs.
+tens) it is too narrow, which no resampling repairs: for a handful of independent runs, worlds or
+seeds take `student_mean`.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 LEVEL = 0.95
 # Draws held at once: 2**22 int64 are 32 MiB.
@@ -154,6 +156,35 @@ def bootstrap_ratio(
     )
     low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high), n)
+
+
+def student_mean(values: np.ndarray) -> Estimate:
+    """Mean of a few independent values (a seed, a world, a run each) with Student's t interval.
+
+    Exact where the values are normal, whatever their number; the percentile bootstrap of five
+    values covers their mean in about five cases of six instead of nineteen of twenty.
+
+    Args:
+        values: [R]; those that are not finite (a run without the measure) are left out.
+
+    Returns:
+        Estimate with n = the number of finite values; without ends for fewer than two of them; NaN
+        with n = 0 for none.
+
+    Raises:
+        ValueError: If values is not one-dimensional.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"values must be [R], one a run, got shape {values.shape}")
+    known = values[np.isfinite(values)]
+    n = len(known)
+    mean = float(known.mean()) if n else float("nan")
+    if n < 2:
+        return Estimate(mean, None, None, n)
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    half = reach * float(known.std(ddof=1)) / n**0.5
+    return Estimate(mean, mean - half, mean + half, n)
 
 
 def _cluster_sums(values: np.ndarray, clusters: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

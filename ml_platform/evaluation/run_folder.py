@@ -1,14 +1,21 @@
-"""Where a run leaves things: ``artifacts/<run>/`` and ``artifacts/latest``.
+"""Where a run leaves things: ``artifacts/<run>/``, ``artifacts/latest``, ``results/``; its cost.
 
 A run is written into a folder of its own; ``latest`` is moved to it as the last step, so an
-interrupted run leaves the last complete one in place.
+interrupted run leaves the last complete one in place. What the documents quote goes to the system's
+``results/``, and only from a full run.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+
+from ml_platform.evaluation.results import Results
+from ml_platform.evaluation.run_info import peak_memory_bytes
 
 
 def new_run_folder(artifacts: Path, name: str) -> Path:
@@ -26,3 +33,41 @@ def publish(folder: Path) -> Path:
     draft.symlink_to(folder.name, target_is_directory=True)
     os.replace(draft, link)
     return link
+
+
+@contextmanager
+def published_run(artifacts: Path, name: str) -> Iterator[Path]:
+    """A new run folder; published when the block ends well, left as it is when it does not."""
+    folder = new_run_folder(artifacts, name)
+    yield folder
+    publish(folder)
+
+
+def results_folder(system_folder: Path, artifacts: Path, *, full: bool) -> Path:
+    """Where a command writes: ``results/`` for a full run, else beside the artifacts.
+
+    Made if missing, with its folder ``plots``.
+
+    Args:
+        system_folder: The system's own folder in the repository.
+        artifacts: Where runs go.
+        full: Whether what is measured is what the documents quote.
+    """
+    folder = system_folder / "results" if full else artifacts / "demonstrations"
+    (folder / "plots").mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def record_cost(results: Results, seconds: Mapping[str, float]) -> None:
+    """Adds the wall seconds of every stage and of all, and this process's peak memory in bytes.
+
+    Args:
+        results: Takes ``seconds/<stage>/wall_s`` and ``memory/main_process/peak_bytes``.
+        seconds: Stage as it was printed -> wall seconds.
+    """
+    protocol = "this command, set-up not included"
+    for name, value in seconds.items():
+        variant = re.sub(r"[^a-z0-9_ -]", "", name.lower()).replace(" ", "_")
+        results.add(f"seconds/{variant}/wall_s", value, protocol=protocol)
+    results.add("seconds/all_stages/wall_s", sum(seconds.values()), protocol=protocol)
+    results.add("memory/main_process/peak_bytes", peak_memory_bytes(), protocol=protocol)

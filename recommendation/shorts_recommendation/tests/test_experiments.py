@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from clockwork import Clockwork
 from rich.console import Console
 from scipy import stats
 
@@ -19,8 +20,8 @@ from ml_platform.operations.sequential import Moments, always_valid_difference
 from shorts_recommendation.config import Config, StateConfig, WorldConfig
 from shorts_recommendation.counters import counters_until
 from shorts_recommendation.data import ShortsData
-from shorts_recommendation.experiments import command, measures, reading
-from shorts_recommendation.experiments.false_alarms import _Splits, false_alarms
+from shorts_recommendation.experiments import command, measures, reading, tables
+from shorts_recommendation.experiments.false_alarms import STOPS, _Splits, false_alarms, stop_alarms
 from shorts_recommendation.experiments.ground import log_before
 from shorts_recommendation.experiments.market import Market, market, over_seeds, panel_worth
 from shorts_recommendation.experiments.measures import METRICS, Measured, measure, trace_of_log
@@ -101,29 +102,6 @@ def expected(ground) -> Expected:
 
 
 # --- the harness --------------------------------------------------------------------------------
-
-
-class Clockwork:
-    """People whose answers follow from user, video and place alone, so that order cannot matter."""
-
-    def __init__(self, n: int) -> None:
-        self.place = np.zeros(n, dtype=np.int64)
-
-    def open_sessions(self, user_idx, now_s):
-        self.place[user_idx] = 0
-
-    def watch(self, user_idx, video_idx, now_s):
-        mixed = (user_idx.astype(np.int64) * 31 + video_idx * 17 + self.place[user_idx] * 7) % 40
-        self.place[user_idx] += 1
-        watch_s = mixed.astype(np.float32) + 0.5
-        no = np.zeros(len(user_idx), dtype=bool)
-        return Outcomes(
-            watch_s, watch_s > 18, watch_s < 3, watch_s > 35, no, no,
-            (mixed / 40).astype(np.float32), (mixed % 6 == 0) | (self.place[user_idx] > 30),
-        )  # fmt: skip
-
-    def next_visit_s(self, user_idx, now_s):
-        return now_s + 1_000 + user_idx.astype(np.int64) * 97 % 20_000
 
 
 def event_by_event(ground, policies, people, arm, first, end_s, k, refetch, shared):
@@ -452,6 +430,78 @@ def test_looks_see_a_growing_effect_and_are_limited():
         reading.looks("sessions_per_day", days * 4, None, ~treated, treated, 2)
 
 
+def people_over(days: int, n: int, seed: int) -> dict[str, np.ndarray]:
+    """Of each metric, values f64[days, n] that settle around 5 as the days go by."""
+    rng = np.random.default_rng(seed)
+    long = 1 + np.arange(days)[:, None]
+    return {
+        metric.name: 5 + rng.normal(size=(days, n)).cumsum(axis=0) / long for metric in METRICS
+    }
+
+
+def as_measured(values: dict[str, np.ndarray]) -> list[dict[str, Measured]]:
+    days = len(values["ctr"])
+    return [{name: Measured(rows[day]) for name, rows in values.items()} for day in range(days)]
+
+
+def test_only_a_fallen_guardrail_stops_an_experiment():
+    n = 600
+    treated = np.arange(n) % 2 == 1
+
+    def stop(**effects):
+        values = people_over(6, n, 8)
+        for name, effect in effects.items():
+            values[name] += effect * treated
+        return reading.guardrail_stop(as_measured(values), None, ~treated, treated, 2)
+
+    assert stop() is None
+    assert stop(ctr=2.0, satisfaction=-2.0, skip_rate=2.0) is None  # not for a guardrail to see
+    assert stop(sessions_per_day=2.0, active_days=2.0, return_24h=2.0) is None  # rises
+    assert stop(ctr=2.0, active_days=-2.0) == reading.Stop(2, "active_days")
+    both = stop(return_24h=-2.0, sessions_per_day=-2.0)
+    assert both == reading.Stop(2, "sessions_per_day")
+    later = stop(return_24h=np.where(np.arange(6) < 3, 0.0, -2.0)[:, None])
+    assert later == reading.Stop(5, "return_24h")
+
+
+def test_the_guardrails_share_five_percent_by_the_union_bound():
+    assert len(reading.GUARDRAILS) * reading.GUARDRAIL_ALPHA == pytest.approx(reading.ALPHA)
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=500), rng.normal(size=500)
+    found = always_valid_difference(
+        Moments.of(a), Moments.of(b), alpha=reading.GUARDRAIL_ALPHA, design_n=1_000
+    )
+    pooled = np.concatenate([a, b]).var(ddof=1) * 2 / 500
+    own = a.var(ddof=1) / 500 + b.var(ddof=1) / 500
+    boundary = (found.high - (b.mean() - a.mean())) / max(pooled, own) ** 0.5
+    one_side = stats.norm.sf(boundary) * reading.MAX_LOOKS * len(reading.GUARDRAILS)
+    assert one_side <= reading.ALPHA / 2
+    # A finding at 5% each is none at a third of it: the arms below differ by 3.2 deviations.
+    shift = 3.2 * max(pooled, own) ** 0.5 - (b.mean() - a.mean())
+    both = np.concatenate([a, b - shift - 2 * (b.mean() - a.mean())])
+    treated = np.arange(1_000) >= 500
+    days = [{metric.name: Measured(both) for metric in METRICS}]
+    looks = reading.looks("return_24h", days, None, ~treated, treated, 2)
+    assert reading.first_alarm(looks, down=True) == 2
+    assert reading.guardrail_stop(days, None, ~treated, treated, 2) is None
+
+
+def test_the_stopping_rule_holds_its_five_percent_where_a_look_at_everything_does_not():
+    n, days = 300, 12
+    rng = np.random.default_rng(9)
+    before = {metric.name: Measured(rng.random(n)) for metric in METRICS}
+    measured = as_measured(people_over(days, n, 10))
+    found = stop_alarms(measured, before, np.arange(n), 400, lambda _: None)
+    assert found["guardrail_stop"].high < reading.ALPHA
+    assert found["guardrail_stop"].n == 400
+    assert found["any_metric_peeking"].low > 0.5
+    rates = [found[rule].value for rule in STOPS]
+    assert rates == sorted(rates)
+    assert rates[2] > 3 * rates[0]
+    with pytest.raises(ValueError, match="up to 20"):
+        stop_alarms(measured * 2, before, np.arange(n), 2, lambda _: None)
+
+
 def test_peeking_cries_wolf_and_the_always_valid_test_does_not():
     rng = np.random.default_rng(3)
     n = 400
@@ -579,6 +629,19 @@ def test_market_by_hand():
     assert found.upload_share == pytest.approx(2 / 3)
 
 
+def test_the_lift_compares_uploads_with_the_same_uploads():
+    """An upload of the last day is shown and is good; the set it would be measured by lacks it."""
+    day = DAY_S
+    catalogue = catalogue_of([0] * 4, [0, 1, 4 * day + 1, -day])
+    worth = np.array([0.8, 0.2, 1.0, 9], dtype=np.float32)
+    rows = [(1, 0, 4 * day, 5.0, 0, 0, 1), (2, 2, 4 * day + 2, 5.0, 0, 0, 1)]
+    found = market(trace_of(rows), catalogue, worth, start_s=0, end_s=5 * day)
+    assert found.upload_worth == pytest.approx(0.9)
+    assert found.upload_lift == pytest.approx(0.8 / 0.5)
+    nothing = market(trace_of(rows[1:]), catalogue, worth, start_s=0, end_s=5 * day)
+    assert np.isnan(nothing.upload_lift)
+
+
 def test_the_worth_of_uploads_is_that_of_a_panel(ground):
     end_s = ground.start_s + 3 * DAY_S
     worth = panel_worth(ground.world, ground.start_s, end_s, 0)
@@ -623,6 +686,12 @@ class KnowsTheTruth:
         config = self.config.model_copy(update=stages)
         return KnowsTheTruth(self.ground, config, self.expected)
 
+    def prepare(self, snapshot):
+        """Nothing depends on it."""
+
+    def count_exposures(self, videos):
+        """Keeps no budget."""
+
     def recommend(self, batch, snapshot, k):
         alone = set(self.config.ranking.value_weights) == {"long_view"}
         score = self.expected.long_view if alone else self.expected.satisfaction
@@ -634,7 +703,8 @@ class KnowsTheTruth:
 @pytest.fixture(scope="module")
 def knowing(ground, expected) -> Ground:
     settings = replace(
-        QUICK, people=60, trap_people=60, market_people=48, days=2, long_days=2, aa_splits=100
+        QUICK, people=60, trap_people=60, market_people=48, days=2, long_days=2, aa_splits=100,
+        trap_repeats=2,
     )
     return replace(ground, recommender=KnowsTheTruth(ground, CONFIG, expected), settings=settings)
 
@@ -703,7 +773,22 @@ def test_the_command_records_every_study_and_draws(knowing, tmp_path, monkeypatc
     for name in ("ranker", "diversity", "aa", "exploration", "trap"):
         assert {f"experiment_{name}", f"experiment_{name}_difference"} <= stages
     assert written["experiment_exploration_market/fresh_4_of_20/creator_gini"].n == 1
-    assert written["experiment_trap_guardrail/long_views/ctr_first_day"].value in (-1, 2)
+    again = run_study(knowing, trap_study(knowing.settings), lambda _: None)
+    day = tables.alarm_day(again.looks("long_views", "ctr"))
+    first = written["experiment_trap_guardrail/long_views/ctr_first_day"].value
+    assert first == (-1 if day is None else day)
+    stop = again.guardrail_stop("long_views")
+    stopped = written["experiment_trap_stop/long_views/run_1_day"].value
+    assert stopped == (-1 if stop is None else stop.day)
+    other = run_study(knowing, trap_study(knowing.settings), lambda _: None, repeat=1)
+    relative = [one.readings["long_views"]["ctr"].best.relative for one in (again, other)]
+    assert written["experiment_trap_runs/long_views/ctr_relative"].value == pytest.approx(
+        np.mean(relative), rel=1e-5
+    )
+    assert written["experiment_trap_runs/long_views/ctr_relative"].n == 2
+    false = written["experiment_aa_stop/guardrail_stop/false_alarm_rate"]
+    assert false.low is not None
+    assert false.low <= reading.ALPHA
     rate = written["experiment_aa/always_valid/ctr_false_alarm_rate"]
     assert rate.low is not None
     assert rate.low <= reading.ALPHA

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import typer
 from rich.console import Console
+from scipy import stats
 
 from ml_platform.evaluation.intervals import Estimate
 from ml_platform.evaluation.lab import LabReport
@@ -40,6 +41,12 @@ def interval(report: LabReport, variant: str, key: str) -> Estimate:
                 assert isinstance(found, Estimate)
                 return found
     raise KeyError((variant, key))
+
+
+def t_half(values: np.ndarray) -> float:
+    """Half of Student's 95% interval, by scipy's own test."""
+    found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    return float(found.high - found.low) / 2
 
 
 # --- duration bias ------------------------------------------------------------------------------
@@ -110,6 +117,17 @@ def test_exploration_is_logged_with_its_probability() -> None:
     assert (drawn[explored] >= 10).all()
 
 
+def test_the_first_day_is_random_and_logged_as_such() -> None:
+    """A weighed feed must not take day 0 for a day of certain choices."""
+    loop = Loop(replace(TINY, n_days=1), LoopPolicy("x", weight_cap=2.0), 0)
+    open_ = np.ones((90, 500), dtype=bool)
+    open_[:, 400:] = False
+    _, propensity = loop._slates(0, loop.world.start_s + 20 * 3600, open_)
+    assert propensity[3] == pytest.approx(1 / np.arange(400, 390, -1))
+    loop.run()
+    assert set(np.unique(loop._memory)) == {0.0, 2.0}
+
+
 def test_policies_of_one_seed_start_from_the_same_day() -> None:
     first = Loop(replace(TINY, n_days=1), LoopPolicy("a"), 4).run()
     other = Loop(replace(TINY, n_days=1), LoopPolicy("b", explores=0.5), 4).run()
@@ -138,6 +156,22 @@ def test_exploration_of_the_catalogue_keeps_more_than_that_of_the_pool(
     assert shown["broken"] < shown["pool_only"] < shown["fixed"] < shown["healthy"]
 
 
+def test_intervals_of_loops_are_students_over_worlds(collapse: LabReport) -> None:
+    """Two worlds: a reach of 12.7 standard errors, where resampling would give the two values."""
+    settings = replace(TINY, backlog_share=0.9, n_days=12)
+    creators = feedback_collapse.METRICS.index("creators")
+    ends = [
+        feedback_collapse.daily(Loop(settings, feedback_collapse.POLICIES["broken"], seed))
+        for seed in (0, 1)
+    ]
+    by_world = np.array([days[-feedback_collapse.LAST :, creators].mean() for days in ends])
+    found = interval(collapse, "broken", "creators")
+    assert found.n == 2
+    assert found.low is not None
+    assert found.value - found.low == pytest.approx(t_half(by_world), rel=1e-6)
+    assert found.low < by_world.min()
+
+
 def test_effective_number_by_hand() -> None:
     assert feedback_collapse.effective(np.array([3, 3, 0, 3])) == pytest.approx(3)
     assert feedback_collapse.effective(np.array([7, 0])) == 1
@@ -146,7 +180,7 @@ def test_effective_number_by_hand() -> None:
 # --- stale trending -----------------------------------------------------------------------------
 
 TRENDING = TrendingSettings(
-    n_users=500, n_videos=900, length=60, stop_days=(7, 8, 9), stop_hours=(20,)
+    n_users=500, n_videos=900, length=60, n_worlds=3, stop_days=(7, 9), stop_hours=(20,)
 )
 
 
@@ -162,6 +196,19 @@ def test_a_stale_list_is_full_and_worth_less(trending: LabReport) -> None:
     assert trending.value("broken", "uploads") < trending.value("healthy", "uploads")
     assert trending.value("age_0h", "broken_hits") == trending.value("age_0h", "healthy_hits")
     assert trending.value("age_24h", "broken_hits") < trending.value("age_3h", "broken_hits")
+
+
+def test_moments_of_one_world_are_averaged_before_the_interval(trending: LabReport) -> None:
+    hits = []
+    for seed in range(3):
+        world = make_world(stale_trending._world(TRENDING), seed)
+        found = stale_trending.in_world(TRENDING, world, generate_log(world, seed), lambda _: None)
+        place = stale_trending.AGES_H.index(stale_trending.REPORTED_H)
+        hits.append(found[list(stale_trending.LISTS).index("broken"), place, :, 0].mean())
+    found = interval(trending, "broken", "hits")
+    assert found.n == 3  # worlds, not the six moments
+    assert found.low is not None
+    assert found.value - found.low == pytest.approx(t_half(np.array(hits)), rel=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from ml_platform.data.download import DatasetUnavailableError
 from ml_platform.data.micro_video import Pairs, load_micro_videos
 from ml_platform.evaluation.results import Results
 from shorts_recommendation.config import Config
-from shorts_recommendation.micro_video import scorers
+from shorts_recommendation.micro_video import command, scorers
 from shorts_recommendation.micro_video.command import main
 from shorts_recommendation.micro_video.funnel import (
     OUTSIDE,
@@ -105,6 +106,26 @@ def test_popularity_of_ordinary_accounts_leaves_heavy_ones_out() -> None:
     assert made.popularity(light_only=False).sum() == pytest.approx(1.0)
 
 
+def test_audio_weighs_nothing_as_much_or_half_by_hand() -> None:
+    image, audio = np.array([[1.0, 0.0]], np.float32), np.array([[0.0, 1.0]], np.float32)
+    nobody = Queries(np.zeros(0, np.int32), np.zeros(0, np.int32))
+    empty = sparse.csr_matrix((1, 1), dtype=np.float32)
+    made = Split(empty, np.zeros(1, bool), nobody, nobody, image, image, audio)
+    assert made.with_audio(0.0).content.tolist() == [[1, 0, 0, 0]]
+    assert made.with_audio(1.0).content[0] == pytest.approx([0.5**0.5, 0, 0, 0.5**0.5])
+    assert made.with_audio(0.5).content[0] == pytest.approx([0.8**0.5, 0, 0, 0.2**0.5])
+
+
+def test_development_asks_half_of_the_validation_users_and_no_test_user(split: Split) -> None:
+    made = split.for_development(np.random.default_rng(0))
+    whole = set(zip(split.validation.user_idx, split.validation.video_idx, strict=True))
+    halves = [set(zip(q.user_idx, q.video_idx, strict=True)) for q in (made.validation, made.test)]
+    assert halves[0] | halves[1] == whole
+    assert not halves[0] & halves[1]
+    assert abs(len(halves[0]) - len(halves[1])) <= 1
+    assert not set(made.test.user_idx) & set(split.test.user_idx)
+
+
 # --- the protocol ---
 
 
@@ -128,6 +149,16 @@ def test_tuning_takes_the_best_and_the_first_of_equals(split: Split) -> None:
     assert (won.setting, won.tried) == ("good", 3)
     with pytest.raises(ValueError, match="empty grid"):
         tune([], split.train, split.validation, 20)
+
+
+def test_content_tries_every_weight_of_audio(split: Split) -> None:
+    config = smoke_settings().model_copy(update={"audio_weights": (0.0, 2.0)})
+    grid = dict(scorers.content_grid(split, config))
+    assert list(grid) == ["audio=0", "audio=2"]
+    users = split.test.user_idx[:9]
+    alone = scorers.content_knn(split.train, split.image)(users)
+    assert grid["audio=0"]()(users) == pytest.approx(alone, abs=1e-5)
+    assert np.abs(grid["audio=2"]()(users) - alone).max() > 0.1
 
 
 # --- scorers ---
@@ -212,7 +243,7 @@ def test_histories_are_cut_and_padded() -> None:
 def test_a_trained_tower_beats_chance_and_repeats(split: Split) -> None:
     config = smoke_settings().model_copy(update={"tower_epochs": 10, "tower_learning_rate": 1e-2})
     first, second = (
-        tower_scorer(train_tower(split, config, 0), split.train)(split.test.user_idx)
+        tower_scorer(train_tower(split, config, 0, 0.1), split.train)(split.test.user_idx)
         for _ in range(2)
     )
     assert np.array_equal(first, second)
@@ -223,7 +254,7 @@ def test_a_trained_tower_beats_chance_and_repeats(split: Split) -> None:
 def test_a_tower_without_pairs_to_learn_from_says_so(split: Split) -> None:
     lonely = replace(split, heavy=np.ones_like(split.heavy))
     with pytest.raises(ValueError, match="no ordinary account has two train rows"):
-        train_tower(lonely, smoke_settings(), 0)
+        train_tower(lonely, smoke_settings(), 0, 0.1)
 
 
 # --- the funnel ---
@@ -346,6 +377,42 @@ def test_on_generated_data_the_known_order_holds(smoke: tuple[Results, Path]) ->
     assert recall["item_knn_ordinary"] > recall["item_knn"]  # heavy accounts are noise
 
 
+def test_a_row_says_what_chose_its_settings_and_what_nobody_chose(
+    smoke: tuple[Results, Path],
+) -> None:
+    results, _ = smoke
+    content = results["micro_video/walk_content/recall@20"].protocol
+    assert "best of 2 on validation: hops=3 decay=1 content=0.1 audio=" in content
+    assert "not tuned: 10 content neighbours" in content
+    tower = results["micro_video/two_tower/recall@20"].protocol
+    assert "not tuned: dimension 16, 2 epochs" in tower
+    assert "best of" not in tower  # one temperature: nothing was chosen
+    assert "micro_video/two_tower/validation_recall@20" not in results
+    assert results["micro_video/content_knn/validation_recall@20"].value > 0
+    assert "not tuned" not in results["micro_video/popularity/recall@20"].protocol
+
+
+def test_a_development_run_never_asks_a_test_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = generated_set(300, 120)
+    nobody = Pairs(np.zeros(0, np.int32), np.zeros(0, np.int32))
+    closed = replace(data, test=nobody)  # whoever opens it finds nothing
+    monkeypatch.setattr(command, "generated_set", lambda: closed)
+    settings = smoke_settings().model_copy(update={"development": True})
+    console = Console(record=True, width=120, quiet=False, file=io.StringIO())
+    results = main(Config(quick=True), tmp_path, console, settings)
+    protocol = results["micro_video/walk/recall@20"].protocol
+    n_asked = -(-len(data.validation) // 2)
+    assert f"{n_asked} half of the validation users asked once" in protocol
+    assert results["micro_video/walk/recall@20"].n == n_asked
+    assert not (tmp_path / "micro_video.json").exists()
+    assert (tmp_path / "micro_video_development.json").is_file()
+    text = console.export_text()
+    assert "DEVELOPMENT" in text
+    assert "s of processor" in text
+
+
 def test_reranking_buys_distance(smoke: tuple[Results, Path]) -> None:
     results, _ = smoke
     plain = results["micro_video_reranking/mmr_1/ild@20"].value
@@ -369,7 +436,7 @@ def test_the_real_set_gives_what_the_page_says() -> None:
     except DatasetUnavailableError as error:
         pytest.skip(str(error))
     config = MicroVideoConfig()
-    made = make_split(data, heavy_rows=config.heavy_rows, audio_weight=config.audio_weight)
+    made = make_split(data, heavy_rows=config.heavy_rows, audio_weight=0.5)
     lengths = np.diff(made.train.indptr)
     assert made.heavy.sum() == 103
     assert lengths[~made.heavy].max() == 4

@@ -230,7 +230,7 @@ def vectors():
     return rng.normal(size=(600, 16)).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw", "int8"])
 def test_an_index_takes_uploads_and_finds_them(kind, vectors):
     videos = np.arange(600, dtype=np.int32) * 2
     index = VideoIndex(kind, 400 if kind == "hnsw" else 64, vectors[:500], videos[:500])
@@ -242,11 +242,11 @@ def test_an_index_takes_uploads_and_finds_them(kind, vectors):
     assert (index.search(vectors[:1], 700)[0, 600:] == -1).all()
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf"])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "int8"])
 def test_a_vector_is_replaced_in_place(kind, vectors):
     videos = np.random.default_rng(1).permutation(600).astype(np.int32)
     index = VideoIndex(kind, 64, vectors, videos)
-    index.replace(100 * vectors[[3]], videos[[7]])
+    index.replace(1.2 * vectors[[3]], videos[[7]])
     assert index.search(vectors[[3]], 2)[0].tolist() == [videos[7], videos[3]]
 
 
@@ -259,7 +259,7 @@ def test_a_graph_refuses_to_change_a_vector(vectors):
 def test_auto_takes_the_fastest_that_recalls_enough(vectors):
     videos = np.arange(600, dtype=np.int32)
     index, rows = choose_index("auto", vectors, videos, vectors[:40], 50)
-    assert {row.kind for row in rows} == {"flat", "ivf", "hnsw"}
+    assert {row.kind for row in rows} == {"flat", "ivf", "hnsw", "int8"}
     assert next(row for row in rows if row.kind == "flat").recall == 1.0
     good = [row for row in rows if row.recall >= 0.95]
     best = max(good, key=lambda row: row.qps)
@@ -281,7 +281,7 @@ def test_measured_recall_is_the_overlap_with_brute_force(vectors):
 def test_an_empty_or_unknown_index_is_refused(vectors):
     with pytest.raises(ValueError, match="no vectors"):
         VideoIndex("flat", 0, vectors[:0], np.zeros(0, dtype=np.int32))
-    with pytest.raises(ValueError, match="choose flat, ivf or hnsw"):
+    with pytest.raises(ValueError, match="choose flat, ivf, hnsw, int8"):
         VideoIndex("tree", 0, vectors, np.arange(600, dtype=np.int32))
 
 
@@ -395,7 +395,14 @@ def test_the_table_has_every_row_and_floors_hold(case, config, retriever, tmp_pa
     mine = retriever.resized(retriever.config)
     table = evaluate_retrieval(data, items_of(case), mine, small, results, tmp_path)
     for row in (*SOURCES, "merged", "random", "recent_popularity", "oracle"):
-        for metric in ("recall@100", "recall@1000", "oracle_share", "satisfaction", "coverage"):
+        for metric in (
+            "recall@100",
+            "recall@1000",
+            "uniform_recall@1000",
+            "oracle_share",
+            "satisfaction",
+            "coverage",
+        ):
             assert f"retrieval/{row}/{metric}" in results
     value = {row: results[f"retrieval/{row}/satisfaction"].value for row in table.values}
     assert value["oracle"] == pytest.approx(max(value.values()))

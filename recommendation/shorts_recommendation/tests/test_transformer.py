@@ -177,7 +177,7 @@ def test_taste_sums_the_last_events_only() -> None:
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
-def test_graph_forgets_as_the_module_does(made: Handmade) -> None:
+def test_graph_forgets_as_the_module_does() -> None:
     """A graph that reads more events than are summed up still sums only the last ones."""
     network = RankingNetwork(
         _columns_of(3), content_mean=np.zeros(4), n_cross=2, width=32, n_heads=2, reach=3
@@ -235,28 +235,42 @@ def test_it_learns_more_than_the_base_rate(made: Handmade, fit: Fit) -> None:
     assert abs(heads.long_view.mean() - labels[:, 0].mean()) < 0.06
 
 
-def test_predictions_need_the_state_of_the_right_person(made: Handmade, fit: Fit) -> None:
-    """An encoder that is ignored, or whose states are all alike, passes everything but this."""
+def test_predictions_need_the_state_of_the_right_person(
+    made: Handmade, fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoder that is ignored, or whose states are all alike, passes everything but this.
+
+    Once for all inputs, where profiles of the user say much of the same, and once for state and
+    item alone. Ignored, the encoder had a difference of 0.0008 and a cosine of 0.95 here.
+    """
     wanted = fit.sequences.time_s >= made.windows.validation_end
     long_view = fit.sequences.labels[wanted][:, 0] > 0.5
-    own = auc(long_view, _outputs(made, fit, wanted)[:, 0])
-    encode = fit.network.encoder.forward
+    encode, network = fit.network.encoder.forward, fit.network
     generator = torch.Generator().manual_seed(0)
 
     def of_others(items: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
         states = encode(items, events)
         return states[torch.randperm(len(states), generator=generator)]
 
-    fit.network.encoder.forward = of_others  # type: ignore[method-assign]
-    try:
-        other = auc(long_view, _outputs(made, fit, wanted)[:, 0])
-    finally:
-        del fit.network.encoder.forward
-    assert own - other > 0.01
+    def alone(state: torch.Tensor, _: object, __: object, item: torch.Tensor, ___: object):  # type: ignore[no-untyped-def]
+        return network.state_logits(state, item)
+
+    def auc_of_both() -> tuple[float, float]:
+        own = auc(long_view, _outputs(made, fit, wanted)[:, 0])
+        with monkeypatch.context() as patch:
+            patch.setattr(network.encoder, "forward", of_others)
+            return own, auc(long_view, _outputs(made, fit, wanted)[:, 0])
+
+    own, others = auc_of_both()
+    assert own - others > 0.003
+    monkeypatch.setattr(network, "logits", alone)
+    own, others = auc_of_both()
+    assert own > 0.65
+    assert own - others > 0.02
     batch = made.states.batch(np.arange(60, dtype=np.int32), np.full(60, made.windows.end))
     unit = fit.ranker.encode(batch)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    assert ((unit @ unit.T).sum() - 60) / (60 * 59) < 0.8
+    assert ((unit @ unit.T).sum() - 60) / (60 * 59) < 0.7
 
 
 def test_same_seed_same_ranker(made: Handmade) -> None:

@@ -7,13 +7,13 @@ import faiss
 import numpy as np
 import pytest
 
+from ml_algorithms.nearest_neighbour.faiss_threads import faiss_threads
 from video_recommendation.benchmark_catalogues import stand_in_source
 from video_recommendation.config import IndexConfig
 from video_recommendation.retrieval import index as index_module
 from video_recommendation.retrieval.index import (
     build_index,
     exact_worst_scores,
-    faiss_threads,
     measure_index,
     neighbour_recall,
     search_one_by_one,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from ml_platform.data.array_pickle import load_matrix_state
 from ml_platform.data.download import CorruptFileError
 from ml_platform.data.micro_video import (
     MICRO_VIDEOS,
@@ -140,6 +142,70 @@ def test_a_pickle_that_calls_anything_else_is_refused(
     with pytest.raises(CorruptFileError, match=r"trnMat\.pkl.*mkdir, which no array needs"):
         load_micro_videos("toy", cache_dir=tmp_path / "c")
     assert not (tmp_path / "sprung").exists()
+
+
+class Crafted:
+    """Pickles as a scipy matrix with any state, by the names that the unpickler allows."""
+
+    def __init__(self, state: object) -> None:
+        self.state = state
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return sparse.csr_matrix, (), self.state
+
+
+class Called:
+    """Pickles as a call of an allowed name with arguments that make no sense."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return np.ndarray(0).__reduce__()[0], (np.ndarray, (10**15, 10**15), b"b")  # type: ignore[index]
+
+
+ROWS, NUMBERS = np.array([0, 2, 2, 3]), np.array([0, 1, 2])
+STATES: dict[str, tuple[object, str]] = {
+    "no names": ((1, 2), "a matrix of a tuple, not of names"),
+    "empty": ({"x": 1}, "_shape"),
+    "a shape of one": ({"_shape": (3,), "row": NUMBERS, "col": NUMBERS}, "not two numbers"),
+    "a shape of words": ({"_shape": ("3", "4"), "row": NUMBERS, "col": NUMBERS}, "not two numbers"),
+    "rows without end": (
+        {"_shape": (10**12, 4), "indptr": ROWS, "indices": NUMBERS},
+        "do not fit 1000000000000 rows",
+    ),
+    "a row without end": (
+        {"_shape": (3, 4), "indptr": np.array([0, 10**12, 10**12, 10**12]), "indices": NUMBERS},
+        "do not fit 3 rows, 3 pairs",
+    ),
+    "backwards": (
+        {"_shape": (3, 4), "indptr": np.array([0, 5, 0, 3]), "indices": NUMBERS},
+        "do not fit",
+    ),
+    "a list": ({"_shape": (3, 4), "row": [0], "col": [1]}, "a list stands where"),
+    "fractions": ({"_shape": (3, 4), "row": NUMBERS / 2, "col": NUMBERS}, "a ndarray stands where"),
+    "coordinates that are none": ({"_shape": (3, 4), "coords": 5}, "not iterable"),
+    "three coordinates": ({"_shape": (3, 4), "coords": (NUMBERS,) * 3}, "too many values"),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_crafted_state_names_its_file_and_allocates_nothing(
+    toy: MicroVideoSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file_server: Any,
+    name: str,
+) -> None:
+    state, message = STATES[name]
+    monkeypatch.delenv("MLSD_DATA_MIRROR")
+    file_server.files["valMat.pkl"] = pickle.dumps(Crafted(state))
+    with pytest.raises(CorruptFileError, match=message) as raised:
+        load_micro_videos("toy", cache_dir=tmp_path / "c")
+    assert "valMat.pkl" in str(raised.value)
+
+
+@pytest.mark.parametrize("made", [Called(), Crafted(None)], ids=["called", "stateless"])
+def test_an_allowed_name_called_senselessly_is_refused(made: object) -> None:
+    with pytest.raises(pickle.UnpicklingError):
+        load_matrix_state(io.BytesIO(pickle.dumps({"in": made})))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04N.", b"not a pickle"])

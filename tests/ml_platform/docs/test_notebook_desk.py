@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import nullcontext
 from pathlib import Path
 
 import nbformat
 import pytest
+from rich.console import Console
 
 from ml_platform.docs.notebook_desk import BUNDLE_VARIABLE, fingerprint, made_once, notebooks_in
-from ml_platform.docs.notebooks import run_chosen
+from ml_platform.docs.notebooks import run_chosen, run_on_terminal
 
 
 def test_notebooks_come_in_reading_order_and_nothing_else_does(tmp_path):
@@ -104,3 +106,26 @@ def test_a_name_that_no_notebook_has_trains_nothing(tmp_path):
     status, said = choose(tmp_path, "1 / 0", only=("07", "08"))
     assert status == 2
     assert said == ["[red]no notebook begins with 07 or 08"]
+
+
+def test_on_a_terminal_the_bundle_is_made_under_the_same_bars(tmp_path):
+    cell = nbformat.v4.new_code_cell("print(1)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "01_one.ipynb")
+    console = Console(record=True, width=120, force_terminal=False, file=io.StringIO())
+    made = []
+
+    def bundle(progress):
+        with progress.stage("training", 1) as step:
+            step(1)
+        made.append(tmp_path)
+        return tmp_path
+
+    paths, artifacts = [tmp_path / "01_one.ipynb"], tmp_path / "artifacts"
+    assert run_on_terminal(paths, ("07",), bundle, artifacts, console) == 2
+    assert not made
+    assert run_on_terminal(paths, (), bundle, artifacts, console) == 0
+    assert made == [tmp_path]
+    assert (artifacts / "notebooks" / "01_one.html").is_file()
+    text = console.export_text()
+    assert "training" in text
+    assert "1 notebooks in" in text

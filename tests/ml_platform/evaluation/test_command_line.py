@@ -8,7 +8,14 @@ from rich.console import Console
 
 from ml_platform.evaluation.command_line import guarded, read_settings
 from ml_platform.evaluation.configuration import Stage, read_config
-from ml_platform.evaluation.run_folder import new_run_folder, publish
+from ml_platform.evaluation.results import Results
+from ml_platform.evaluation.run_folder import (
+    new_run_folder,
+    publish,
+    published_run,
+    record_cost,
+    results_folder,
+)
 
 
 class Settings(Stage):
@@ -80,3 +87,35 @@ def test_latest_moves_only_when_published(tmp_path: Path) -> None:
     publish(second)
     assert (tmp_path / "latest").resolve() == second
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["latest", first.name, second.name])
+
+
+def test_a_run_that_fails_is_kept_and_not_published(tmp_path: Path) -> None:
+    with published_run(tmp_path, "good") as good:
+        assert not (tmp_path / "latest").exists()
+    failing = published_run(tmp_path, "bad")
+    bad = failing.__enter__()
+    (bad / "part").touch()
+    assert not failing.__exit__(ValueError, ValueError("half way"), None)
+    assert (tmp_path / "latest").resolve() == good
+    assert (bad / "part").exists()
+
+
+def test_only_a_full_run_writes_what_the_documents_quote(tmp_path: Path) -> None:
+    system, artifacts = tmp_path / "system", tmp_path / "artifacts"
+    assert results_folder(system, artifacts, full=True) == system / "results"
+    assert results_folder(system, artifacts, full=False) == artifacts / "demonstrations"
+    assert (system / "results" / "plots").is_dir()
+    assert (artifacts / "demonstrations" / "plots").is_dir()
+    assert results_folder(system, artifacts, full=True).is_dir()  # twice is no error
+
+
+def test_cost_by_hand(tmp_path: Path) -> None:
+    results = Results.start(
+        system="toy", config={}, dataset_name="d", dataset_sha256="0" * 64, synthetic=True,
+        seed=0, root=tmp_path,
+    )  # fmt: skip
+    record_cost(results, {"pre-ranker, on 90% of time": 2.0, "retrieval: two towers": 3.5})
+    assert results["seconds/pre-ranker_on_90_of_time/wall_s"].value == 2.0
+    assert results["seconds/retrieval_two_towers/wall_s"].value == 3.5
+    assert results["seconds/all_stages/wall_s"].value == 5.5
+    assert results["memory/main_process/peak_bytes"].value > 1e6

@@ -10,6 +10,7 @@ from ml_platform.evaluation.intervals import (
     bootstrap_difference,
     bootstrap_mean,
     bootstrap_ratio,
+    student_mean,
 )
 
 SIMULATIONS = 300
@@ -144,3 +145,36 @@ def test_a_ratio_without_a_positive_denominator_is_refused():
         bootstrap_ratio(np.ones(3), np.array([1.0, -1.0, 0.0]))
     with pytest.raises(ValueError, match="same queries"):
         bootstrap_ratio(np.ones(3), np.ones(2))
+
+
+def test_students_interval_by_hand_and_against_scipy():
+    found = student_mean(np.array([1.0, 2.0, 3.0]))
+    assert found.value == 2.0
+    assert found.n == 3
+    assert found.high - 2.0 == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    values = np.random.default_rng(0).exponential(size=7)
+    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    one = student_mean(values)
+    assert (one.low, one.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+
+
+def test_students_interval_covers_where_the_bootstrap_of_five_values_does_not():
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal((1_000, 5))
+    exact = [student_mean(row) for row in samples]
+    resampled = [bootstrap_mean(row, resamples=200, seed=i) for i, row in enumerate(samples)]
+    shares = [np.mean([e.low <= 0 <= e.high for e in found]) for found in (exact, resampled)]
+    assert shares[0] == pytest.approx(0.95, abs=0.02)
+    assert shares[1] < 0.88
+
+
+def test_students_interval_of_one_run_of_none_and_of_runs_without_the_measure():
+    assert student_mean(np.array([4.0])) == Estimate(4.0, None, None, 1)
+    assert student_mean(np.array([4.0, np.nan])) == Estimate(4.0, None, None, 1)
+    none = student_mean(np.array([np.nan]))
+    assert np.isnan(none.value)
+    assert none.n == 0
+    same = student_mean(np.array([2.0, 2.0]))
+    assert same == Estimate(2.0, 2.0, 2.0, 2)
+    with pytest.raises(ValueError, match=r"one a run, got shape \(2, 2\)"):
+        student_mean(np.ones((2, 2)))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from ml_platform.evaluation.configuration import Stage
 from ml_platform.evaluation.intervals import Estimate
 from ml_platform.evaluation.lab import (
+    UNKNOWN_LAB,
     Comparison,
     Lab,
     LabReport,
@@ -19,6 +23,7 @@ from ml_platform.evaluation.lab import (
     find_lab,
     perform_lab,
     print_labs,
+    run_lab,
     written,
 )
 from ml_platform.evaluation.results import Results
@@ -98,3 +103,60 @@ def test_numbers_as_text() -> None:
     assert written(None, ".3f") == "-"
     assert written(0.25, ".1%") == "25.0%"
     assert written(Estimate(0.5, None, None, 1), ".2f") == "0.50"
+
+
+class Settings7(Stage):
+    """A configuration."""
+
+    seed: int = 7
+
+
+@dataclass
+class Command:
+    """What a system's command is to a lab."""
+
+    folder: Path
+    console: Console
+    config: Settings7
+
+    def results_folder(self) -> Path:
+        return self.folder
+
+
+def command(folder: Path) -> Command:
+    return Command(folder, Console(record=True, width=120, force_terminal=False), Settings7())
+
+
+def run_named(run: Command, name: str) -> int:
+    labs = (LAB, Lab("other", "?"))
+    return run_lab(run, name, labs, package="toy.labs", system="toy", root=Path(__file__).parent)
+
+
+def test_a_system_s_lab_is_found_by_name_and_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def measure(run: Command) -> LabReport:
+        asked.append(run)
+        return report()
+
+    for name in ("toy", "toy.labs"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "toy.labs.one_thing", SimpleNamespace(run=measure))
+    run = command(tmp_path)
+    assert run_named(run, "one-thing") == 0
+    assert asked == [run]
+    found = Results.read(tmp_path / "labs_one_thing.json")
+    assert (found.run.system, found.run.seed, found.run.dataset.name) == ("toy", 7, "toy")
+    assert found["lab_one_thing/broken/seen"].value == 1.0
+
+
+def test_labs_are_listed_and_a_wrong_name_is_a_status(tmp_path: Path) -> None:
+    run = command(tmp_path)
+    assert run_named(run, "list") == 0
+    assert run_named(run, "onething") == UNKNOWN_LAB
+    text = run.console.export_text()
+    assert "lab-one-thing" in text
+    assert "no lab is called 'onething'; there are one-thing, other" in text
+    assert not list(tmp_path.iterdir())

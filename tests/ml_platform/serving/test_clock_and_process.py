@@ -37,6 +37,11 @@ def test_the_clock_starts_at_the_datas_end_and_never_runs_back():
     assert clock.now() == 2_001
 
 
+def test_the_lead_that_a_client_may_have_is_the_services_choice():
+    assert ServerClock(0).max_lead_s == 86_400
+    assert ServerClock(0, max_lead_s=60).max_lead_s == 60
+
+
 def test_a_server_is_started_asked_and_stopped(tmp_path, monkeypatch):
     monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
     assert "REDIS_URL" not in server_environment()

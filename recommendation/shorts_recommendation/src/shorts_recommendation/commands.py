@@ -7,8 +7,6 @@ folder; every run writes its own ``artifacts/<run>/``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +14,7 @@ from rich.console import Console
 
 from ml_platform.evaluation.progress import Console as ProgressConsole
 from ml_platform.evaluation.results import Results
-from ml_platform.evaluation.run_folder import new_run_folder, publish
-from ml_platform.evaluation.run_info import peak_memory_bytes
+from ml_platform.evaluation.run_folder import published_run, record_cost, results_folder
 from shorts_recommendation.artifacts import SYSTEM, SYSTEM_FOLDER
 from shorts_recommendation.bundle import save_bundle
 from shorts_recommendation.config import Config
@@ -50,7 +47,7 @@ class Run:
     def train(self) -> Trained:
         """Trains and publishes a bundle."""
         data = self.load()
-        with self._run_folder() as folder:
+        with published_run(self.artifacts, self.config.name) as folder:
             trained = train_system(data, self.config, self.progress)
             version = save_bundle(trained.recommender, folder / "bundle", trained.reference)
         self.console.print(f"bundle {version} in {folder / 'bundle'}", highlight=False)
@@ -63,13 +60,14 @@ class Run:
 
         data = self.load()
         results = self.start_results(data)
-        with self._run_folder() as folder:
+        with published_run(self.artifacts, self.config.name) as folder:
+            (folder / "plots").mkdir()
             trained = train_system(data, self.config, self.progress)
             save_bundle(trained.recommender, folder / "bundle", trained.reference)
             evaluate_system(data, trained, self.config, results, folder / "plots", self.progress)
             if serve:
                 self._serve_load(folder / "bundle", results)
-            self._record_cost(results)
+            record_cost(results, self.progress.seconds)
             results.write(folder / "results.json")
             report = write_report(folder, results, self.config)
         if self.is_full and serve:
@@ -107,9 +105,7 @@ class Run:
 
         Plots go into its folder ``plots``.
         """
-        folder = SYSTEM_FOLDER / "results" if self.is_full else self.artifacts / "demonstrations"
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
-        return folder
+        return results_folder(SYSTEM_FOLDER, self.artifacts, full=self.is_full)
 
     def start_results(
         self,
@@ -137,14 +133,6 @@ class Run:
             root=SYSTEM_FOLDER,
         )
 
-    @contextmanager
-    def _run_folder(self) -> Iterator[Path]:
-        """A folder for this run; published when the block ends well."""
-        folder = new_run_folder(self.artifacts, self.config.name)
-        (folder / "plots").mkdir()
-        yield folder
-        publish(folder)
-
     def _copy_plots(self, plots: Path) -> None:
         from ml_platform.evaluation.results import write_atomic
 
@@ -156,12 +144,3 @@ class Run:
 
         with self.progress.stage("serving under load, second process", 2) as step:
             record_sessions(bundle, self.config, results, step)
-
-    def _record_cost(self, results: Results) -> None:
-        protocol = "this command, set-up not included"
-        for name, seconds in self.progress.seconds.items():
-            variant = "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_")
-            results.add(f"seconds/{variant}/wall_s", seconds, protocol=protocol)
-        total = sum(self.progress.seconds.values())
-        results.add("seconds/all_stages/wall_s", total, protocol=protocol)
-        results.add("memory/main_process/peak_bytes", peak_memory_bytes(), protocol=protocol)

@@ -26,6 +26,7 @@ from shorts_recommendation.counters import CounterSnapshot, VideoCounters
 from shorts_recommendation.features import cross_features
 from shorts_recommendation.items import ItemTable, make_items
 from shorts_recommendation.log import Catalogue, Users
+from shorts_recommendation.new_video import NewVideo, SpareRows, check_new, extended
 from shorts_recommendation.ranking.heads import Ranker
 from shorts_recommendation.ranking.prerank import PreRanker
 from shorts_recommendation.ranking.transformer import TransformerRanker
@@ -92,6 +93,7 @@ class Recommender:
         self._states, self._counters = states, counters
         self._rng = np.random.default_rng(config.seed)
         self._prepared: CounterSnapshot | None = None
+        self._spare = SpareRows()
 
     def with_config(self, **stages: Any) -> Recommender:
         """The same models with other settings, as ``with_config(reranking=...)``.
@@ -116,6 +118,7 @@ class Recommender:
         view.preranker.teacher = view.encoder
         view._rng = np.random.default_rng(self.config.seed)
         view._prepared = None
+        view._spare = SpareRows()
         return view
 
     # --- the funnel ---
@@ -292,32 +295,33 @@ class Recommender:
         ``counters.grow(len(recommender.catalogue))``.
 
         Raises:
-            ValueError: If the id is taken, or the content vector has another length.
+            ValueError: See ``check_new``.
         """
-        old = self.catalogue
-        if content.shape != (old.content.shape[1],):
-            raise ValueError(f"content must be [{old.content.shape[1]}], got {content.shape}")
-        if (old.video_ids == video_id).any():
-            raise ValueError(f"video {video_id} exists")
-        unit = content / max(float(np.linalg.norm(content)), 1e-12)
-        self.catalogue = Catalogue(
-            video_ids=np.append(old.video_ids, video_id),
-            creator_idx=np.append(old.creator_idx, np.int32(creator_idx)),
-            tags=np.concatenate([old.tags, np.asarray(tags, dtype=old.tags.dtype)[None]]),
-            language=np.append(old.language, np.int16(language)),
-            duration_s=np.append(old.duration_s, np.float32(duration_s)),
-            upload_s=np.append(old.upload_s, upload_s),
-            content=np.concatenate([old.content, unit[None].astype(old.content.dtype)]),
-        )
-        new = len(old)
+        video = NewVideo(video_id, creator_idx, tags, language, duration_s, content, upload_s)
+        return self.add_videos([video])[0]
+
+    def add_videos(self, videos: Sequence[NewVideo]) -> list[int]:
+        """Takes several uploads at once: lists and tables are made anew once for all of them.
+
+        Returns:
+            Their ``video_idx``.
+
+        Raises:
+            ValueError: See ``check_new``; nothing has changed then.
+        """
+        if not videos:
+            return []
+        check_new(self.catalogue, videos)
+        first = len(self.catalogue)
+        self.catalogue = extended(self.catalogue, videos, self._spare)
         self.items = make_items(self.catalogue, self.items.projection, base=self.items)
-        added = self.catalogue.content[new:]
-        self.vectors = np.concatenate([self.vectors, project(added, self.basis)])
+        vectors = project(self.catalogue.content[first:], self.basis)
+        self.vectors = self._spare.append("vectors", self.vectors, vectors)
         self.retriever.add_videos(self.catalogue)
         self.encoder.add_videos(self.catalogue)  # the trees read no item table
         self.preranker.add_videos(self.catalogue)
         self._prepared = None
-        return new
+        return list(range(first, first + len(videos)))
 
     def warm_up(self) -> None:
         """Touches every stage, so that the first request is not the slowest."""

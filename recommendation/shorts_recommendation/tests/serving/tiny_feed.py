@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from shorts_recommendation.config import Config, ServingConfig
 from shorts_recommendation.counters import CounterSnapshot, VideoCounters
 from shorts_recommendation.items import fit_projection, make_items
 from shorts_recommendation.log import Catalogue, Users
+from shorts_recommendation.new_video import NewVideo
 from shorts_recommendation.requests import RequestBatch
 from shorts_recommendation.serving.settings import ServingSettings
 from shorts_recommendation.state import UserStates
@@ -31,6 +32,7 @@ from shorts_recommendation.state import UserStates
 DATA_END = 1_700_000_100  # 100 s into a period of the counters' grid
 N_USERS, N_VIDEOS, DIM = 40, 120, 48
 SOURCES = ("popular", "session")
+NEW_VIDEO = tuple(f.name for f in fields(NewVideo))
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class TinyRecommender:
     encoded: int = 0
     prepared: list[int] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
+    poison: set[int] = field(default_factory=set)
+    """Ids of videos that the index cannot take."""
+    added_at_once: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -86,7 +91,7 @@ class TinyRecommender:
     def new_counters(self) -> VideoCounters:
         counters = VideoCounters(N_VIDEOS, (2.0, 24.0), 900, DATA_END - 900)
         columns = np.zeros((N_VIDEOS, 4), np.float32)
-        columns[:, 0] = columns[:, 1] = self.base
+        columns[:, 0] = columns[:, 1] = self.base[:N_VIDEOS]
         counters.add(np.arange(N_VIDEOS), np.full(N_VIDEOS, DATA_END - 200, np.int64), columns)
         counters.advance(DATA_END)
         return counters
@@ -142,6 +147,13 @@ class TinyRecommender:
 
     def count_exposures(self, videos: np.ndarray) -> None:
         self.exposed = getattr(self, "exposed", 0) + len(videos)
+
+    def add_videos(self, videos: Sequence[NewVideo]) -> list[int]:
+        self.added_at_once.append(len(videos))
+        for video in videos:
+            if video.video_id in self.poison:
+                raise ValueError(f"video {video.video_id} breaks the index")
+        return [self.add_video(**{f: getattr(v, f) for f in NEW_VIDEO}) for v in videos]
 
     def add_video(
         self,

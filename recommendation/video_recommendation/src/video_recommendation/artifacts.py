@@ -4,9 +4,5 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ml_platform.evaluation.run_folder import new_run_folder, publish
-
-__all__ = ["SYSTEM_FOLDER", "new_run_folder", "publish"]
-
 SYSTEM_FOLDER = Path(__file__).resolve().parents[2]
 """The package is installed editable, so the folder is two levels above it."""

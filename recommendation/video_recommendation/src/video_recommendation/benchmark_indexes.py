@@ -25,6 +25,7 @@ from typing import Literal, get_args
 import faiss
 import numpy as np
 
+from ml_algorithms.nearest_neighbour.faiss_threads import faiss_threads
 from ml_platform.evaluation.intervals import Estimate, bootstrap_mean
 from ml_platform.evaluation.progress import Progress, Silent
 from video_recommendation.benchmark_catalogues import (
@@ -37,7 +38,6 @@ from video_recommendation.retrieval.index import (
     TRAINING_VECTORS_PER_LIST,
     build_index,
     exact_worst_scores,
-    faiss_threads,
     neighbour_recall,
     search_one_by_one,
     serialised_bytes,

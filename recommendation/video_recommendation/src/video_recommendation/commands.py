@@ -7,8 +7,6 @@ system's folder; every run writes its own ``artifacts/<run>/``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +16,8 @@ from rich.console import Console
 from ml_platform.data.splits import next_event_queries
 from ml_platform.evaluation.progress import Console as ProgressConsole
 from ml_platform.evaluation.results import Results
-from ml_platform.evaluation.run_info import peak_memory_bytes
-from video_recommendation.artifacts import SYSTEM_FOLDER, new_run_folder, publish
+from ml_platform.evaluation.run_folder import published_run, record_cost, results_folder
+from video_recommendation.artifacts import SYSTEM_FOLDER
 from video_recommendation.benchmarks import run_index_bench
 from video_recommendation.benchmarks_serving import run_serving_bench
 from video_recommendation.bundle import save_bundle
@@ -68,7 +66,7 @@ class Run:
     def train(self) -> Trained:
         """Trains, publishes and registers a bundle."""
         data = self.load()
-        with self._run_folder() as folder:
+        with published_run(self.artifacts, self.config.name) as folder:
             trained = train_system(data, self.config, self.progress)
             version = save_bundle(trained.recommender, folder / "bundle")
         self.console.print(f"bundle {version} in {folder / 'bundle'}", highlight=False)
@@ -82,13 +80,13 @@ class Run:
 
         data = self.load()
         results = self.start_results(data)
-        with self._run_folder() as folder:
+        with published_run(self.artifacts, self.config.name) as folder:
             trained = train_system(data, self.config, self.progress)
             save_bundle(trained.recommender, folder / "bundle")
             found = evaluate_system(data, trained, self.config, self.progress)
             record(results, data, trained, found)
             served = self._serve_load(folder / "bundle", data, results) if serve else None
-            self._record_cost(results)
+            record_cost(results, self.progress.seconds)
             results.write(folder / "results.json")
             report = write_report(
                 folder, data, trained, found, results, served=served, progress=self.progress
@@ -157,13 +155,6 @@ class Run:
         )
         return data
 
-    @contextmanager
-    def _run_folder(self) -> Iterator[Path]:
-        """A folder for this run; published when the block ends well."""
-        folder = new_run_folder(self.artifacts, self.config.name)
-        yield folder
-        publish(folder)
-
     def _register(self, folder: Path, command: str, data: SystemData) -> None:
         """Makes a complete run a version; the note says what its models are worth."""
         worth = ", QUICK RUN" if self.config.quick else ""
@@ -197,9 +188,7 @@ class Run:
 
         Plots go into its folder ``plots``.
         """
-        folder = SYSTEM_FOLDER / "results" if self.is_full else self.artifacts / "demonstrations"
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
-        return folder
+        return results_folder(SYSTEM_FOLDER, self.artifacts, full=self.is_full)
 
     def _serve_load(self, bundle: Path, data: SystemData, results: Results) -> LoadSession:
         serving = self.config.serving
@@ -213,14 +202,3 @@ class Run:
             )
         record_load(results, "serving", "load", session)
         return session
-
-    def _record_cost(self, results: Results) -> None:
-        protocol = "this command, set-up not included"
-        for name, seconds in self.progress.seconds.items():
-            variant = name.lower().replace(" ", "_").replace(",", "").replace("%", "")
-            key = f"seconds/{variant}/wall_s"
-            results.add(key, seconds, protocol=protocol)
-        results.add(
-            "seconds/all_stages/wall_s", sum(self.progress.seconds.values()), protocol=protocol
-        )
-        results.add("memory/main_process/peak_bytes", peak_memory_bytes(), protocol=protocol)

@@ -21,6 +21,7 @@ from shorts_recommendation.evaluation.ranking_scores import logged_scores, rows_
 from shorts_recommendation.evaluation.reranking import evaluate_reranking
 from shorts_recommendation.evaluation.reranking_session import RankedRequests, one_per_user
 from shorts_recommendation.evaluation.retrieval import evaluate_retrieval
+from shorts_recommendation.evaluation.values import evaluate_values
 from shorts_recommendation.pipeline import Trained
 from shorts_recommendation.ranking.prerank import recall_of_top
 
@@ -50,6 +51,7 @@ def evaluate_system(
     scores = score_funnel(recommender, data, table.queries, progress)
     evaluate_truth(scores, data, config, results)
     record_choices(trained, results)
+    evaluate_values(data, trained, table.queries, results, progress)
     record_cascade(
         scores,
         results,
@@ -154,7 +156,11 @@ def record_choices(trained: Trained, results: Results) -> None:
     fit, words = trained.transformer, "chosen on the validation days"
     for head, weight in fit.value_weights.items():
         results.add(f"ranking_choice/value_weight/{head}", weight, protocol=words)
-    results.add("ranking_choice/value_weight/ndcg@10", fit.validation_ndcg, protocol=words)
+    results.add(
+        "ranking_choice/value_weight/ndcg@10",
+        fit.validation_ndcg,
+        protocol="engagement NDCG of the way that was taken (value_choice.py), validation days",
+    )
     losses = [epoch.validation["total"] for epoch in fit.epochs]
     results.add("ranking_choice/transformer/epochs", float(np.argmin(losses) + 1), protocol=words)
     for epoch, loss in enumerate(losses, start=1):

@@ -97,7 +97,7 @@ def record_choice(results: Results, choice: ValueChoice, *, protocol: str) -> No
         results.add(
             f"ranking_value/{name}/taken",
             float(name == choice.taken),
-            protocol=f"{protocol}; rule of ranking/value_choice.py, never by truth",
+            protocol=f"{protocol}; rule of ranking/value_choice.py, which reads no truth",
         )
         _record_weights(results, name, way, protocol)
         days = f"{protocol}; validation days, transformer's heads"

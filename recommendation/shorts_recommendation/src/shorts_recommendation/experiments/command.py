@@ -21,7 +21,7 @@ from ml_platform.evaluation.results import Results, write_atomic
 from ml_platform.operations.experiments import unit_values
 from shorts_recommendation.data import load_data
 from shorts_recommendation.experiments import tables
-from shorts_recommendation.experiments.false_alarms import FalseAlarms, false_alarms
+from shorts_recommendation.experiments.false_alarms import FalseAlarms, false_alarms, stop_alarms
 from shorts_recommendation.experiments.ground import prepare
 from shorts_recommendation.experiments.market import over_seeds
 from shorts_recommendation.experiments.plots import (
@@ -143,6 +143,10 @@ def _aa(run: Run, ground: Ground, results: Results, note: str) -> Figure:
     run.console.print(tables.false_alarm_table(found, note))
     words = f"{protocol_of(ground, study)}; {n_splits} splits of the same people"
     tables.record_false_alarms(results, found, words)
+    with run.progress.stage("A/A splits, the stopping rules", n_splits) as step:
+        stops = stop_alarms(outcome.by_day, outcome.before, ids, n_splits, step)
+    run.console.print(tables.stop_alarm_table(stops, note))
+    tables.record_stop_alarms(results, stops, words)
     return false_alarms_figure(found, note)
 
 
@@ -175,9 +179,12 @@ def _felt(outcomes: list[Outcome], names: list[str]) -> dict[str, Estimate]:
 
 
 def _trap(run: Run, ground: Ground, results: Results, note: str) -> dict[str, Figure]:
-    """A proxy that rises, a guardrail that falls, and the day on which it is found."""
-    study = trap_study(ground.settings)
+    """A proxy that rises, a guardrail that falls, and the days on which it stops the arm."""
+    study, repeats = trap_study(ground.settings), ground.settings.trap_repeats
     outcome = _play(run, ground, study, results, note)
+    later = [_timed(run, ground, study, None, repeat) for repeat in range(1, repeats)]
+    run.console.print(tables.stop_table([outcome, *later], note))
+    tables.record_stops(results, [outcome, *later], protocol_of(ground, study, repeats))
     pictures = {}
     for spec in study.arms[1:]:
         run.console.print(tables.guardrail_table(outcome, spec.name, note))

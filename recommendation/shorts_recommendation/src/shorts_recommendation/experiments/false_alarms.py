@@ -2,7 +2,8 @@
 
 In: people who were all served by one funnel, day by day. Out: for each metric the share of random
 splits in which a test found a difference: once at the end, with CUPED, at any of the daily looks,
-and at any of the daily looks by the always-valid test.
+and at any of the daily looks by the always-valid test. And the share in which the guardrails would have
+stopped the experiment (``stop_alarms``): many metrics, many looks, one decision.
 
 One run serves all splits. Under "no effect" a person's numbers do not depend on the arm, so another
 salt makes another A/A test of the same people; two runs would differ by the chance of the world
@@ -22,10 +23,18 @@ from ml_platform.evaluation.progress import Step
 from ml_platform.operations.assignment import N_BUCKETS, buckets
 from ml_platform.operations.experiments import unit_values
 from ml_platform.operations.sequential import half_width, mixture_variance
-from shorts_recommendation.experiments.measures import BY_NAME, Measured
-from shorts_recommendation.experiments.reading import ALPHA, MAX_LOOKS
+from shorts_recommendation.experiments.measures import BY_NAME, METRICS, Measured
+from shorts_recommendation.experiments.reading import (
+    ALPHA,
+    GUARDRAIL_ALPHA,
+    GUARDRAILS,
+    MAX_LOOKS,
+)
 
 TESTS = ("once", "once_cuped", "peeking", "always_valid")
+STOPS = ("guardrail_stop", "any_guardrail_uncorrected", "any_metric", "any_metric_peeking")
+"""Rules that end an experiment: the one in use; its three metrics at 5% each, one side; any metric
+either way, always valid at 5% each; the same by the fixed-size test."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +71,11 @@ def false_alarms(
     Raises:
         ValueError: On more looks than the boundary is proven for.
     """
-    if len(by_day) > MAX_LOOKS:
-        raise ValueError(f"{len(by_day)} looks; the boundary holds for up to {MAX_LOOKS}")
     everybody = np.ones(len(user_ids), dtype=bool)
-    past = before[BY_NAME[name].before]
     plain = unit_values(by_day[-1][name].arm(everybody))
-    days = [unit_values(day[name].arm(everybody, past), cuped=True) for day in by_day]
-    treated = np.empty((n_splits, len(user_ids)), dtype=np.float64)
-    for split in range(n_splits):
-        treated[split] = buckets(user_ids, f"aa-{name}-{split}") < N_BUCKETS // 2
-        step(1)
+    treated = _splits(user_ids, f"aa-{name}", n_splits, step)
     once = _Splits.of(treated, plain)
-    daily = [_Splits.of(treated, day) for day in days]
+    daily = _daily(name, by_day, before, treated)
     alarms = np.stack([one.fixed() for one in daily])
     found = {
         "once": once.fixed(),
@@ -82,7 +84,66 @@ def false_alarms(
         "always_valid": np.stack([one.always_valid() for one in daily]).any(axis=0),
     }
     rates = {test: _rate(int(hits.sum()), n_splits) for test, hits in found.items()}
-    return FalseAlarms(rates, len(days))
+    return FalseAlarms(rates, len(daily))
+
+
+def stop_alarms(
+    by_day: Sequence[Mapping[str, Measured]],
+    before: Mapping[str, Measured],
+    user_ids: np.ndarray,
+    n_splits: int,
+    step: Step,
+) -> dict[str, Estimate]:
+    """Share of A/A tests that each of STOPS would have ended, with Wilson intervals.
+
+    Args:
+        by_day: As in ``false_alarms``.
+        before: Of the same people before.
+        user_ids: i64[P].
+        n_splits: A/A tests; every metric is read in the same ones.
+        step: Hears of each split.
+
+    Raises:
+        ValueError: On more looks than the boundary is proven for.
+    """
+    treated = _splits(user_ids, "aa-stop", n_splits, step)
+    hits = {rule: np.zeros(n_splits, dtype=bool) for rule in STOPS}
+    for metric in METRICS:
+        if not np.ptp(by_day[-1][metric.name].top) > 0:
+            continue
+        for one in _daily(metric.name, by_day, before, treated):
+            hits["any_metric"] |= one.always_valid()
+            hits["any_metric_peeking"] |= one.fixed()
+            if metric.name in GUARDRAILS:
+                hits["guardrail_stop"] |= one.always_valid(GUARDRAIL_ALPHA) & one.down
+                hits["any_guardrail_uncorrected"] |= one.always_valid() & one.down
+    return {rule: _rate(int(found.sum()), n_splits) for rule, found in hits.items()}
+
+
+def _splits(user_ids: np.ndarray, salt: str, n_splits: int, step: Step) -> np.ndarray:
+    """f64[S, P]: 1 where the person is treated."""
+    treated = np.empty((n_splits, len(user_ids)), dtype=np.float64)
+    for split in range(n_splits):
+        treated[split] = buckets(user_ids, f"{salt}-{split}") < N_BUCKETS // 2
+        step(1)
+    return treated
+
+
+def _daily(
+    name: str,
+    by_day: Sequence[Mapping[str, Measured]],
+    before: Mapping[str, Measured],
+    treated: np.ndarray,
+) -> list[_Splits]:
+    """All splits after each day, by values that CUPED has narrowed where there is a past."""
+    if len(by_day) > MAX_LOOKS:
+        raise ValueError(f"{len(by_day)} looks; the boundary holds for up to {MAX_LOOKS}")
+    everybody = np.ones(treated.shape[1], dtype=bool)
+    past = before[BY_NAME[name].before]
+    known = past if np.ptp(unit_values(past.arm(everybody))) > 0 else None
+    arms = [day[name].arm(everybody, known) for day in by_day]
+    values = [unit_values(arm, cuped=known is not None) for arm in arms]
+    return [_Splits.of(treated, value) for value in values]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +171,17 @@ class _Splits:
         p_value = stats.ttest_ind_from_stats(b, t, m, a, s, n, equal_var=False).pvalue
         return np.asarray(p_value < ALPHA)
 
-    def always_valid(self) -> np.ndarray:
+    @property
+    def down(self) -> np.ndarray:
+        """bool[S]: the treated have less."""
+        return np.asarray(self.mean[1] < self.mean[0])
+
+    def always_valid(self, alpha: float = ALPHA) -> np.ndarray:
         """bool[S]: the always-valid interval excludes 0; as ``always_valid_difference``."""
         own = (self.variance / self.n).sum(axis=0)
         variance = np.maximum(own, self.pooled * (1 / self.n).sum(axis=0))
-        tau2 = mixture_variance(4 * self.pooled / self.n.sum(axis=0), ALPHA)
-        return np.asarray(np.abs(self.mean[1] - self.mean[0]) > half_width(variance, tau2, ALPHA))
+        tau2 = mixture_variance(4 * self.pooled / self.n.sum(axis=0), alpha)
+        return np.asarray(np.abs(self.mean[1] - self.mean[0]) > half_width(variance, tau2, alpha))
 
 
 def _rate(hits: int, trials: int) -> Estimate:

@@ -13,10 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
-from scipy import stats
 
 from ml_platform.evaluation.diversity_metrics import gini
-from ml_platform.evaluation.intervals import Estimate
+from ml_platform.evaluation.intervals import Estimate, student_mean
 from ml_platform.operations.concentration import top_share
 from shorts_recommendation.experiments.simulation import Trace
 from shorts_recommendation.log import DAY_S, Catalogue
@@ -40,8 +39,9 @@ class Market:
         uploads_tried: Share of the uploads of the run, one day old or more at its end, with at
             least ``REACHED`` impressions.
         upload_worth: Mean worth of uploads of the run where they are shown in the last days.
-        upload_lift: The same, divided by the mean worth of all uploads of the run: what selection
-            adds; 1 is blind.
+        upload_lift: Mean worth of those of them that are one day old or more at the end, by
+            impression, divided by the mean worth of all such uploads: what selection adds; 1 is
+            blind. Both sides are about the same uploads.
         upload_share: Of the impressions of the last days, those of uploads of the run.
     """
 
@@ -72,16 +72,20 @@ def market(
     times = np.bincount(trace.video, minlength=len(catalogue))
     late = trace.video[trace.time_s >= end_s - LATE_DAYS * DAY_S]
     of_run = catalogue.upload_s[late] >= start_s
-    seen_worth = float(worth[late[of_run]].mean()) if of_run.any() else float("nan")
+    settled = late[np.isin(late, uploads)]
     return Market(
         creators_shown=float((shown > 0).mean()),
         creator_gini=gini(shown),
         creator_top_share=top_share(creators),
         uploads_tried=float((times[uploads] >= REACHED).mean()) if uploads.size else float("nan"),
-        upload_worth=seen_worth,
-        upload_lift=seen_worth / float(worth[uploads].mean()) if uploads.size else float("nan"),
+        upload_worth=_mean(worth[late[of_run]]),
+        upload_lift=_mean(worth[settled]) / _mean(worth[uploads]),
         upload_share=float(of_run.mean()) if len(late) else float("nan"),
     )
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
 
 
 def panel_worth(world: World, start_s: int, end_s: int, seed: int) -> np.ndarray:
@@ -103,14 +107,10 @@ def over_seeds(runs: list[Market]) -> dict[str, Estimate]:
     """Mean of each measure over runs, with Student's interval where there are at least three."""
     found = {}
     for field in fields(Market):
-        values = np.array([getattr(run, field.name) for run in runs], dtype=np.float64)
-        values = values[np.isfinite(values)]
-        if not values.size:
+        one = student_mean(np.array([getattr(run, field.name) for run in runs]))
+        if one.n == 0:
             continue
-        mean, n = float(values.mean()), len(values)
-        if n < 3 or not np.ptp(values) > 0:
-            found[field.name] = Estimate(mean, None, None, n)
-            continue
-        half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5)
-        found[field.name] = Estimate(mean, mean - half, mean + half, n)
+        if one.n < 3 or one.low == one.high:
+            one = Estimate(one.value, None, None, one.n)
+        found[field.name] = one
     return found

@@ -9,6 +9,13 @@ much today watches much tomorrow), which the proof behind ``sequential`` asks fo
 the same: with ``design_n`` at the number of people its boundary is 3.04 standard errors at every
 look, a false alarm of 0.24% each, so that up to 20 looks together stay under 5% by the union bound
 whatever the dependence. ``MAX_LOOKS`` enforces it.
+
+*The guardrail.* An experiment is stopped on the first day on which any guardrail is shown to be
+lower than the control's (``guardrail_stop``). Three metrics are looked at, so each has a third of
+the 5%: the boundary is then 3.41 standard errors, and 20 looks at three metrics stay under 5% by
+the union bound over both. Only one side is read, which leaves half of that. Proxies, the truth and
+rises have no vote: a rule that stops at whatever moves first is wrong far more often, which
+``false_alarms`` measures.
 """
 
 from __future__ import annotations
@@ -25,6 +32,9 @@ from shorts_recommendation.experiments.measures import BY_NAME, METRICS, Measure
 
 ALPHA = 0.05
 MAX_LOOKS = 20
+GUARDRAILS = tuple(metric.name for metric in METRICS if metric.kind == "guardrail")
+"""Lower is worse in each."""
+GUARDRAIL_ALPHA = ALPHA / len(GUARDRAILS)
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,19 @@ class Look:
     day: int
     fixed: Effect
     always_valid: AlwaysValid
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A guardrail fell.
+
+    Attributes:
+        day: Days since the start.
+        metric: Which; the first of GUARDRAILS where several fall on one day.
+    """
+
+    day: int
+    metric: str
 
 
 def read(
@@ -136,13 +159,14 @@ def look(
     before: Measured | None,
     control: np.ndarray,
     treated: np.ndarray,
+    alpha: float = ALPHA,
 ) -> Look:
-    """Both readings after ``day`` days."""
+    """Both readings after ``day`` days; ``alpha`` is that of the always-valid one."""
     sides = adjusted_values(now, before, (control, treated))
     n = sum(len(side) for side in sides)
     fixed = compare(Arm(sides[0]), Arm(sides[1]))
     valid = always_valid_difference(
-        Moments.of(sides[0]), Moments.of(sides[1]), alpha=ALPHA, design_n=n
+        Moments.of(sides[0]), Moments.of(sides[1]), alpha=alpha, design_n=n
     )
     return Look(day, fixed, valid)
 
@@ -154,8 +178,9 @@ def looks(
     control: np.ndarray,
     treated: np.ndarray,
     first_day: int,
+    alpha: float = ALPHA,
 ) -> list[Look]:
-    """A look after each day.
+    """A look after each day; ``alpha`` is spent on all of them together.
 
     Raises:
         ValueError: On more looks than the boundary is proven for (module docstring).
@@ -164,7 +189,7 @@ def looks(
         raise ValueError(f"{len(by_day)} looks; the boundary holds for up to {MAX_LOOKS}")
     past = before[BY_NAME[name].before] if before is not None else None
     return [
-        look(first_day + place, day[name], past, control, treated)
+        look(first_day + place, day[name], past, control, treated, alpha)
         for place, day in enumerate(by_day)
     ]
 
@@ -175,3 +200,36 @@ def first_alarm(readings: Sequence[Look], *, down: bool) -> int | None:
         if (one.always_valid.high < 0) if down else (one.always_valid.low > 0):
             return one.day
     return None
+
+
+def guardrail_stop(
+    by_day: Sequence[Mapping[str, Measured]],
+    before: Mapping[str, Measured] | None,
+    control: np.ndarray,
+    treated: np.ndarray,
+    first_day: int,
+) -> Stop | None:
+    """When the experiment would have been stopped, and by which guardrail; None: never.
+
+    Args:
+        by_day: Measures after each day, P people.
+        before: Of the same people before.
+        control: bool[P].
+        treated: bool[P].
+        first_day: Of the first look.
+
+    Raises:
+        ValueError: As ``looks``.
+    """
+    both, found = control | treated, []
+    for place, name in enumerate(GUARDRAILS):
+        if not np.ptp(by_day[-1][name].top[both]) > 0:
+            continue  # nobody differs from anybody: no test, and nothing to stop for
+        readings = looks(name, by_day, before, control, treated, first_day, GUARDRAIL_ALPHA)
+        day = first_alarm(readings, down=True)
+        if day is not None:
+            found.append((day, place, name))
+    if not found:
+        return None
+    day, _, name = min(found)
+    return Stop(day, name)

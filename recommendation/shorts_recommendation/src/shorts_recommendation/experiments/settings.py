@@ -26,6 +26,7 @@ class ExperimentSettings:
         refetch_after: Videos played before the next slate is asked for: the whole slate, as the
             place that is guaranteed to an upload stands in its second half.
         market_seeds: Runs of the experiment about uploads.
+        trap_repeats: Runs of the one about retention, each with another assignment and chance.
         aa_splits: Splits of the same people in the A/A test.
     """
 
@@ -41,6 +42,7 @@ class ExperimentSettings:
     slate_length: int = 10
     refetch_after: int = 10
     market_seeds: int = 3
+    trap_repeats: int = 3
     aa_splits: int = 1_000
 
     def config(self, config: Config) -> Config:
@@ -80,5 +82,6 @@ QUICK = ExperimentSettings(
     trap_people=200,
     market_people=160,
     market_seeds=1,
+    trap_repeats=1,
     aa_splits=40,
 )

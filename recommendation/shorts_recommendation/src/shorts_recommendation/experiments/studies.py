@@ -18,7 +18,14 @@ from ml_platform.operations.experiments import SampleRatio, sample_ratio
 from shorts_recommendation.experiments.market import Market, market, panel_worth
 from shorts_recommendation.experiments.measures import Measured, measure, trace_of_log
 from shorts_recommendation.experiments.policies import RecommenderPolicy
-from shorts_recommendation.experiments.reading import Look, Reading, looks, read_all
+from shorts_recommendation.experiments.reading import (
+    Look,
+    Reading,
+    Stop,
+    guardrail_stop,
+    looks,
+    read_all,
+)
 from shorts_recommendation.experiments.settings import ExperimentSettings
 from shorts_recommendation.experiments.simulation import Platform, Policy, Simulation, Trace
 from shorts_recommendation.log import DAY_S, ImpressionLog
@@ -131,6 +138,11 @@ class Outcome:
         """The daily looks at one metric of one arm against the control."""
         control = self.of_arm(self.study.arms[0].name)
         return looks(metric, self.by_day, self.before, control, self.of_arm(arm), FIRST_LOOK)
+
+    def guardrail_stop(self, arm: str) -> Stop | None:
+        """When the guardrails would have stopped the arm; see ``reading``."""
+        control = self.of_arm(self.study.arms[0].name)
+        return guardrail_stop(self.by_day, self.before, control, self.of_arm(arm), FIRST_LOOK)
 
 
 def run_study(ground: Ground, study: Study, step: Step, *, repeat: int = 0) -> Outcome:
@@ -321,6 +333,10 @@ def exploration_study(settings: ExperimentSettings) -> Study:
 
 
 LIKES_FIRST = {"like": 10.0, "long_view": 1.0}
+"""Set by hand, not tuned: a long view is some ten times as frequent as a like, so both heads carry
+about the same weight. The world was built so that long views alone are a trap (clickbait), and this
+control was written down to step out of it: the study shows that the machinery finds a known fall,
+not how often such falls happen. No other control was measured in a recorded run."""
 LONG_VIEWS = {"long_view": 1.0}
 
 

@@ -7,23 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from rich.table import Table
 
-from ml_platform.evaluation.intervals import Estimate, bootstrap_mean
+from ml_platform.evaluation.intervals import Estimate, bootstrap_mean, student_mean
 from ml_platform.evaluation.results import Results
 from ml_platform.operations.experiments import Effect, unit_values
-from shorts_recommendation.experiments.false_alarms import TESTS, FalseAlarms
+from shorts_recommendation.experiments.false_alarms import STOPS, TESTS, FalseAlarms
 from shorts_recommendation.experiments.measures import BY_NAME, METRICS
-from shorts_recommendation.experiments.reading import ALPHA, Look, first_alarm
+from shorts_recommendation.experiments.reading import (
+    ALPHA,
+    GUARDRAILS,
+    Look,
+    first_alarm,
+)
 from shorts_recommendation.experiments.studies import Outcome
 
-GUARDRAILS = tuple(metric.name for metric in METRICS if metric.kind == "guardrail")
 RESAMPLES = 500
 _TEST_WORDS = {
     "once": "once, at the end",
     "once_cuped": "once, CUPED",
     "peeking": "every day, fixed-size test",
     "always_valid": "every day, always-valid",
+}
+_STOP_WORDS = {
+    "guardrail_stop": "any guardrail falls, 5% in all: the rule in use",
+    "any_guardrail_uncorrected": "any guardrail falls, 5% each",
+    "any_metric": "any metric moves, 5% each",
+    "any_metric_peeking": "any metric moves, fixed-size test",
 }
 
 
@@ -73,8 +84,32 @@ def false_alarm_table(found: Mapping[str, FalseAlarms], note: str) -> Table:
     return table
 
 
+def stop_alarm_table(found: Mapping[str, Estimate], note: str) -> Table:
+    """A row a rule: how often it ends an experiment in which nothing happens."""
+    table = _table("A/A tests: share that a daily rule would have stopped", note)
+    table.add_column("stop when")
+    table.add_column("stopped", justify="right")
+    for rule in STOPS:
+        table.add_row(_STOP_WORDS[rule], _percent(found[rule]))
+    return table
+
+
+def stop_table(outcomes: Sequence[Outcome], note: str) -> Table:
+    """A row a run, a column an arm: the day on which the guardrails stop it, and which did."""
+    study = outcomes[0].study
+    table = _table(f"{study.title}: stopped by a guardrail, {', '.join(GUARDRAILS)}", note)
+    table.add_column("run")
+    for arm in study.arms[1:]:
+        table.add_column(arm.words, justify="right")
+    for number, outcome in enumerate(outcomes, start=1):
+        stops = [outcome.guardrail_stop(arm.name) for arm in study.arms[1:]]
+        words = [f"day {one.day}: {one.metric}" if one else "never" for one in stops]
+        table.add_row(str(number), *words)
+    return table
+
+
 def guardrail_table(outcome: Outcome, arm: str, note: str) -> Table:
-    """When each metric of an arm first left 0 for good reason, and which way."""
+    """When each metric of an arm first left 0, each read by itself at 5%; decides nothing."""
     words = next(spec.words for spec in outcome.study.arms if spec.name == arm)
     table = _table(f"{outcome.study.title}: when it shows, {words}", note)
     for column in ("metric", "kind"):
@@ -184,13 +219,42 @@ def record_false_alarms(results: Results, found: Mapping[str, FalseAlarms], prot
 
 
 def record_guardrail(results: Results, outcome: Outcome, arm: str, protocol: str) -> None:
-    """After how many days the sequential test speaks; -1 where it does not."""
+    """After how many days each metric by itself speaks; -1 where it does not. Decides nothing."""
     for name in outcome.readings[arm]:
         looks = outcome.looks(arm, name)
         day = alarm_day(looks)
-        words = f"{protocol}; daily looks from day {looks[0].day}, always-valid 5%; -1: not found"
+        words = f"{protocol}; daily looks from day {looks[0].day}, always-valid 5% each; -1: never"
         key = f"experiment_{outcome.study.name}_guardrail/{arm}/{name}_first_day"
         results.add(key, float(-1 if day is None else day), protocol=words)
+
+
+def record_stops(results: Results, outcomes: Sequence[Outcome], protocol: str) -> None:
+    """The guardrails' verdict in every run, and the trap's two sides over the runs."""
+    study = outcomes[0].study
+    rule = f"{protocol}; stopped when any of {', '.join(GUARDRAILS)} is lower, 5% over all looks"
+    apart = f"{protocol}; relative to {study.arms[0].name}, Student's t over the runs; one world"
+    for arm in study.arms[1:]:
+        stops = [outcome.guardrail_stop(arm.name) for outcome in outcomes]
+        key = f"experiment_{study.name}_stop/{arm.name}"
+        for number, stop in enumerate(stops, start=1):
+            day = float(stop.day if stop else -1)
+            results.add(f"{key}/run_{number}_day", day, protocol=f"{rule}; -1: never")
+        share = sum(stop is not None for stop in stops) / len(stops)
+        results.add(f"{key}/stopped_share", share, protocol=rule)
+        for name in ("ctr", *GUARDRAILS, "satisfaction"):
+            readings = [outcome.readings[arm.name].get(name) for outcome in outcomes]
+            moved = [one.best.relative for one in readings if one is not None]
+            values = [value for value in moved if value is not None]
+            if values:
+                key_of = f"experiment_{study.name}_runs/{arm.name}/{name}_relative"
+                results.add(key_of, student_mean(np.array(values)), protocol=apart)
+
+
+def record_stop_alarms(results: Results, found: Mapping[str, Estimate], protocol: str) -> None:
+    """How often rules end A/A tests."""
+    for rule, rate in found.items():
+        words = f"{protocol}; stop when {_STOP_WORDS[rule]}"
+        results.add(f"experiment_aa_stop/{rule}/false_alarm_rate", rate, protocol=words)
 
 
 def record_markets(

@@ -151,7 +151,9 @@ class Loop:
         scores = np.where(open_, self._rng.random(open_.shape, dtype=np.float32), -np.inf)
         if day == 0:
             videos = np.argsort(-scores, axis=1)[:, : self.settings.k].astype(np.int32)
-            return videos, np.ones(videos.shape)
+            # One of all that are left at each place: drawn without replacement.
+            left = open_.sum(axis=1, keepdims=True) - np.arange(videos.shape[1])
+            return videos, 1.0 / left
         # The random part only breaks the ties between all that the model has never seen.
         scores = self._model_scores() + 1e-6 * scores
         items = self._pool(scores, now_s, open_)

@@ -14,7 +14,7 @@ In: a simulated world and its log. Out: a ``LabReport``. Legend: U users, V vide
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import lightgbm as lgb
@@ -208,7 +208,7 @@ def _report(settings: DurationSettings, shown: Mapping[str, dict[str, np.ndarray
             Comparison(
                 "Is the duration feature the culprit?",
                 half,
-                tuple(replace(s.only(half)) for s in symptoms),
+                tuple(s.only(half) for s in symptoms),
                 by_variant=True,
             ),
             _differences(shown),

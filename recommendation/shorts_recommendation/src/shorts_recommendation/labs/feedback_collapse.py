@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
 from ml_platform.evaluation.diversity_metrics import exposure, intra_list_distance
-from ml_platform.evaluation.intervals import bootstrap_difference, bootstrap_mean
+from ml_platform.evaluation.intervals import student_mean
 from ml_platform.evaluation.lab import Comparison, LabReport, Source, Symptom
 from ml_platform.evaluation.plot_style import BLUE, GREY, ORANGE, SKY, new_figure
 from ml_platform.evaluation.progress import Progress
@@ -113,7 +113,7 @@ def _report(
         protocol=(
             f"simulation: {settings.n_worlds} worlds of {settings.n_users} people and "
             f"{settings.n_videos} videos, {settings.n_days} days, iALS every night, slates of "
-            f"{settings.k}, mean of the last {LAST} days; intervals over worlds"
+            f"{settings.k}, mean of the last {LAST} days; Student's t over worlds"
         ),
         main=Comparison("A feed trained on its own slates", headings, _symptoms(ends, headings)),
         alarm=(
@@ -132,7 +132,7 @@ def _report(
 def _symptoms(ends: Mapping[str, np.ndarray], variants: Mapping[str, str]) -> tuple[Symptom, ...]:
     rows = []
     for place, (key, (label, form)) in enumerate(LABELS.items()):
-        values = {name: bootstrap_mean(ends[name][:, place]) for name in variants}
+        values = {name: student_mean(ends[name][:, place]) for name in variants}
         rows.append(Symptom(key, label, values, form))
     return tuple(rows)
 
@@ -143,7 +143,7 @@ def _differences(ends: Mapping[str, np.ndarray]) -> Comparison:
     for key in ("creators", "satisfaction"):
         place = METRICS.index(key)
         values = {
-            f"{n}_minus_broken": bootstrap_difference(ends[n][:, place], ends["broken"][:, place])
+            f"{n}_minus_broken": student_mean(ends[n][:, place] - ends["broken"][:, place])
             for n in names
         }
         symptoms.append(Symptom(key, LABELS[key][0], values, "+" + LABELS[key][1]))

@@ -12,7 +12,7 @@ A list is worth the share of the next hours' long views that fall on it. Those a
 what the logging policy showed, itself a mixture with trending and fresh parts, so the lab compares
 lists with each other and proves nothing about their worth to people.
 
-In: a simulated world and its log, counters and lists of the system. Out: a ``LabReport``.
+In: simulated worlds and their logs, counters and lists of the system. Out: a ``LabReport``.
 Legend: V videos, M list length, E events of the next hours.
 """
 
@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from ml_platform.evaluation.intervals import bootstrap_difference, bootstrap_mean
+from ml_platform.evaluation.intervals import student_mean
 from ml_platform.evaluation.lab import Comparison, LabReport, Source, Symptom
 from ml_platform.evaluation.plot_style import BLUE, GREEN, GREY, ORANGE, new_figure
-from ml_platform.evaluation.progress import Progress
+from ml_platform.evaluation.progress import Progress, Step
 from shorts_recommendation.config import StateConfig, WorldConfig
 from shorts_recommendation.counters import CounterSnapshot, counters_until
 from shorts_recommendation.log import DAY_S, Catalogue, ImpressionLog
@@ -71,6 +71,8 @@ class TrendingSettings:
         n_videos: V.
         impressions_per_user: Mean rows of the log.
         length: M.
+        n_worlds: Independent worlds; intervals are over them. Moments of one world share its videos
+            and people and are averaged.
         stop_days: Days of the log on which the job dies, at each of
         stop_hours: these hours.
     """
@@ -79,38 +81,48 @@ class TrendingSettings:
     n_videos: int = 3000
     impressions_per_user: int = 60
     length: int = 100
-    stop_days: tuple[int, ...] = (6, 7, 8, 9, 10, 11, 12)
+    n_worlds: int = 5
+    stop_days: tuple[int, ...] = (6, 8, 10, 12)
     stop_hours: tuple[int, ...] = (8, 20)
 
 
 def run(run: Run) -> LabReport:
-    """The lab; it brings its own world, whatever the data of the run."""
+    """The lab; it brings its own worlds, whatever the data of the run."""
     return measure(TrendingSettings(), run.progress, seed=run.config.seed)
 
 
 def measure(settings: TrendingSettings, progress: Progress, *, seed: int = 0) -> LabReport:
-    """Stops the counters at several moments and looks at the lists as they age."""
-    with progress.stage("a world and its log", 1) as step:
-        world = make_world(_world(settings), seed)
-        log = generate_log(world, seed)
-        step(1)
+    """Stops the counters at several moments of several worlds and looks at the lists as they age."""
+    moments = len(settings.stop_days) * len(settings.stop_hours)
+    found = np.empty((len(LISTS), len(AGES_H), settings.n_worlds, len(METRICS)))
+    with progress.stage("counters stop", settings.n_worlds * moments) as step:
+        for number in range(settings.n_worlds):
+            world = make_world(_world(settings), seed + number)
+            log = generate_log(world, seed + number)
+            found[:, :, number] = in_world(settings, world, log, step).mean(axis=2)
+    return _report(settings, {name: found[row] for row, name in enumerate(LISTS)})
+
+
+def in_world(
+    settings: TrendingSettings, world: World, log: ImpressionLog, step: Step
+) -> np.ndarray:
+    """METRICS of every list, f64[lists, ages, moments, metrics]."""
     stops = [
         world.start_s + day * DAY_S + hour * HOUR_S
         for day in settings.stop_days
         for hour in settings.stop_hours
     ]
     found = np.empty((len(LISTS), len(AGES_H), len(stops), len(METRICS)))
-    with progress.stage("counters stop", len(stops)) as step:
-        for number, stop_s in enumerate(stops):
-            old = snapshot_at(world.catalogue, log, stop_s)
-            for place, age in enumerate(AGES_H):
-                now_s = stop_s + age * HOUR_S
-                fresh = snapshot_at(world.catalogue, log, now_s)
-                lists = all_lists(world.catalogue, old, fresh, now_s, settings.length)
-                for row, name in enumerate(LISTS):
-                    found[row, place, number] = judge(world, log, lists[name], now_s)
-            step(1)
-    return _report(settings, {name: found[row] for row, name in enumerate(LISTS)})
+    for number, stop_s in enumerate(stops):
+        old = snapshot_at(world.catalogue, log, stop_s)
+        for place, age in enumerate(AGES_H):
+            now_s = stop_s + age * HOUR_S
+            fresh = snapshot_at(world.catalogue, log, now_s)
+            lists = all_lists(world.catalogue, old, fresh, now_s, settings.length)
+            for row, name in enumerate(LISTS):
+                found[row, place, number] = judge(world, log, lists[name], now_s)
+        step(1)
+    return found
 
 
 def snapshot_at(catalogue: Catalogue, log: ImpressionLog, until_s: int) -> CounterSnapshot:
@@ -197,7 +209,7 @@ def judge(world: World, log: ImpressionLog, videos: np.ndarray, now_s: int) -> t
 
 
 def _report(settings: TrendingSettings, found: Mapping[str, np.ndarray]) -> LabReport:
-    at = {name: values[AGES_H.index(REPORTED_H)] for name, values in found.items()}  # [stops, m]
+    at = {name: values[AGES_H.index(REPORTED_H)] for name, values in found.items()}  # [worlds, m]
     main = {name: LISTS[name] for name in ("healthy", "broken", "fixed")}
     others = {name: LISTS[name] for name in ("long_half_life", "newest")}
     period_min = StateConfig().counter_period_s // 60
@@ -207,8 +219,8 @@ def _report(settings: TrendingSettings, found: Mapping[str, np.ndarray]) -> LabR
         protocol=(
             f"simulation: {settings.n_users} people, {settings.n_videos} videos, lists of "
             f"{settings.length} without the seen filter; counters stopped {REPORTED_H} hours ago, "
-            f"at {len(at['healthy'])} moments; long views of the logging policy; intervals over "
-            "the moments"
+            f"at {len(settings.stop_days) * len(settings.stop_hours)} moments of each of "
+            f"{settings.n_worlds} worlds; long views of the logging policy; Student's t over worlds"
         ),
         main=Comparison(f"{REPORTED_H} hours after the counters stopped", main, _rows(at, main)),
         alarm=(
@@ -227,7 +239,7 @@ def _report(settings: TrendingSettings, found: Mapping[str, np.ndarray]) -> LabR
 
 def _rows(at: Mapping[str, np.ndarray], variants: Mapping[str, str]) -> tuple[Symptom, ...]:
     return tuple(
-        Symptom(key, label, {n: bootstrap_mean(at[n][:, place]) for n in variants}, form)
+        Symptom(key, label, {n: student_mean(at[n][:, place]) for n in variants}, form)
         for place, (key, (label, form)) in enumerate(LABELS.items())
     )
 
@@ -250,7 +262,7 @@ def _by_age(found: Mapping[str, np.ndarray]) -> Comparison:
 def _differences(at: Mapping[str, np.ndarray]) -> Comparison:
     names = [name for name in LISTS if name != "broken"]
     values = {
-        f"{n}_minus_broken": bootstrap_difference(at[n][:, 0], at["broken"][:, 0]) for n in names
+        f"{n}_minus_broken": student_mean(at[n][:, 0] - at["broken"][:, 0]) for n in names
     }
     return Comparison(
         "Hits against the stopped list at the same moment",

@@ -7,6 +7,7 @@ In: the system's ``Config`` (its seed and whether the run is quick). Out: ``Resu
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from shorts_recommendation.micro_video.plots import comparison_plot, reranking_p
 from shorts_recommendation.micro_video.protocol import METRICS
 from shorts_recommendation.micro_video.published import CITATION, published_for
 from shorts_recommendation.micro_video.rows import Row, Study
-from shorts_recommendation.micro_video.settings import MicroVideoConfig, smoke_settings
+from shorts_recommendation.micro_video.settings import MicroVideoConfig, smoke_settings, untuned
 from shorts_recommendation.micro_video.split import generated_set
 from shorts_recommendation.micro_video.study import run_study, shape_of
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from shorts_recommendation.commands import Run
 
 FILE = "micro_video.json"
+DEVELOPMENT_FILE = "micro_video_development.json"
 ORIGINS = {
     "published": "ours",
     "recent": "ours, validation is data",
@@ -59,23 +61,32 @@ def run(run: Run) -> None:
     main(run.config, run.results_folder(), run.console)
 
 
-def main(config: Config, out: Path, console: Console) -> Results:
+def main(
+    config: Config, out: Path, console: Console, settings: MicroVideoConfig | None = None
+) -> Results:
     """Runs the study and writes ``micro_video.json`` and ``plots/`` below ``out``.
 
     Args:
         config: ``quick`` takes the generated set; ``seed`` is the first of the fits' seeds.
         out: A folder.
         console: Where progress and the table go.
+        settings: Instead of the defaults; with ``development`` the test users stay closed, and the
+            file is another.
 
     Raises:
         DatasetUnavailableError: No source has the set.
         CorruptFileError: A source has another set under this name.
     """
-    settings = smoke_settings() if config.quick else MicroVideoConfig()
+    started, worked = time.perf_counter(), time.process_time()
+    settings = settings or (smoke_settings() if config.quick else MicroVideoConfig())
     settings = settings.model_copy(
         update={"seeds": tuple(config.seed + seed for seed in settings.seeds)}
     )
     videos = generated_set() if config.quick else load_micro_videos(settings.dataset)
+    if settings.development:
+        console.print(
+            "[yellow]DEVELOPMENT: the test users stay closed; half of validation is asked"
+        )
     if videos.synthetic:
         console.print("[yellow]GENERATED SET, smoke size: mechanics only, no results")
     results = Results.start(
@@ -89,13 +100,17 @@ def main(config: Config, out: Path, console: Console) -> Results:
     )
     study = run_study(videos, settings, ProgressConsole(console))
     record(study, videos, results)
-    results.write(out / FILE)
+    wall, worked = time.perf_counter() - started, time.process_time() - worked
+    for name, value in (("wall_s", wall), ("processor_s", worked)):
+        results.add(f"micro_video_set/run/{name}", value, protocol="loading, fitting and measuring")
+    results.write(out / (DEVELOPMENT_FILE if settings.development else FILE))
     for name, figure in (
         ("micro_video", comparison_plot(study, published_for(videos.synthetic))),
         ("micro_video_reranking", reranking_plot(study)),
     ):
         write_atomic(out / "plots" / f"{name}.png", png(figure))
     console.print(table_of(results, study))
+    console.print(f"{wall:.0f} s, of them {worked:.0f} s of processor", highlight=False)
     return results
 
 
@@ -108,7 +123,7 @@ def record(study: Study, videos: MicroVideos, results: Results) -> None:
     for fact, value in shape_of(study.split).items():
         results.add(f"micro_video_set/all/{fact}", value, protocol=f"{videos.name} as published")
     for name, row in study.rows.items():
-        protocol = protocol_of(row, videos, study)
+        protocol = protocol_of(name, row, videos, study)
         for metric in METRICS:
             results.add(
                 f"micro_video/{name}/{metric}@{k}",
@@ -132,7 +147,7 @@ def record(study: Study, videos: MicroVideos, results: Results) -> None:
             )
 
 
-def protocol_of(row: Row, videos: MicroVideos, study: Study) -> str:
+def protocol_of(name: str, row: Row, videos: MicroVideos, study: Study) -> str:
     """How a row was measured, in one line."""
     kind = "GENERATED, " if videos.synthetic else ""
     fitted = {
@@ -140,11 +155,14 @@ def protocol_of(row: Row, videos: MicroVideos, study: Study) -> str:
         "recent": "validation pairs are data too: NOT comparable with published figures",
         "numbering": "reads the videos' numbers, which follow first appearance: NOT comparable",
     }[row.protocol]
-    chosen = f"; best of {row.tried} on validation: {row.setting}" if row.setting else ""
+    chosen = f"; best of {row.tried} on validation: {row.setting}" if row.tried > 1 else ""
+    left = untuned(name, study.config)
+    chosen += f"; not tuned: {left}" if left else ""
+    asked = "half of the validation" if study.config.development else "test"
     seeds = f"; mean of {row.seeds} seeds" if row.seeds > 1 else ""
     return (
-        f"{kind}{videos.name}, published split, {len(study.split.test):,} test users asked once, "
-        f"full catalogue, train rows masked; {fitted}{chosen}{seeds}; 95% user bootstrap"
+        f"{kind}{videos.name}, published split, {len(study.split.test):,} {asked} users asked "
+        f"once, full catalogue, train rows masked; {fitted}{chosen}{seeds}; 95% user bootstrap"
     )
 
 
@@ -165,7 +183,8 @@ def _record_reranking(study: Study, videos: MicroVideos, results: Results) -> No
     kind = "GENERATED, " if videos.synthetic else ""
     protocol = (
         f"{kind}MMR over the best {study.config.rerank_pool} of funnel_recent, likeness by image "
-        "and audio; test users; 95% user bootstrap"
+        f"and audio; {min(study.config.rerank_users, len(study.split.test)):,} drawn users of "
+        "those asked; 95% user bootstrap"
     )
     for weight, (measured, distance) in study.reranked.items():
         values = {f"recall@{k}": measured.recall, f"ndcg@{k}": measured.ndcg, f"ild@{k}": distance}

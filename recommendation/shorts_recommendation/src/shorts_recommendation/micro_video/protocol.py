@@ -6,9 +6,15 @@ user.
 As in the code of DiffMM (github.com/HKUDS/DiffMM, ``Main.py`` and ``DataHandler.py``): every user
 with a test pair is asked, those without train rows too; only train rows are masked, validation
 pairs are not (no user has both a validation and a test pair: masking them would change nothing).
-One departure, to our disadvantage: that code keeps the epoch with the best *test* recall and never
-opens the validation file; here every choice is made on the validation users, and the test users are
-asked once. Ties are broken by one fixed permutation of the catalogue.
+
+One departure: what chooses. DiffMM's code keeps the epoch with the best *test* recall and never
+opens the validation file. MMSSL's, whose table ``published`` cites, does the same
+(github.com/HKUDS/MMSSL, ``MMSSL/main.py``, ``Trainer.train``: it lists the validation users, asks
+the test users after every epoch and stops by their recall). Here every choice is made on the
+validation users, and the test users are asked once. A maximum over epochs is too high; by how much,
+and how the baselines of that table were chosen, its source does not say.
+
+Ties are broken by one fixed permutation of the catalogue.
 
 Legend: B users of a block, V videos, Q queries, k list length.
 """

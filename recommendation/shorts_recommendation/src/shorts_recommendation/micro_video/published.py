@@ -6,6 +6,10 @@ Wei, C. Huang, L. Xia, C. Zhang, "Multi-Modal Self-Supervised Learning for Recom
 Their models also read text features (768-d), which the files that we use do not hold.
 
 That table counts 9,319 users, the files hold 9,308 (pairs and videos agree: 59,541 and 6,710).
+
+The table ends with models of 2023. Later ones on this split (DiffMM and those after it) publish
+theirs as pictures or in papers that we could not read as text: nothing here says how we stand
+beside them.
 """
 
 from __future__ import annotations

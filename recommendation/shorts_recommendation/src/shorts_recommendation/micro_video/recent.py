@@ -80,7 +80,7 @@ def add_recent(
         )  # fmt: skip
     with clock() as seconds:
         measured_many, sources, rows = _recent_funnel(
-            study, walk_of(split, graphs, config.walk_hops, settings), tower, fold
+            study, walk_of(split, graphs, settings), tower, fold
         )
     study.rows["funnel_recent"] = Row(
         means_of(measured_many), measured_many[0].lists, "recent", f"leaves={config.leaves[-1]}",
@@ -98,7 +98,7 @@ def add_numbering(study: Study, graphs: Graphs, settings: WalkSettings, step: St
     does not state, and that no published model reads.
     """
     split, config = study.split, study.config
-    walk = walk_of(split, graphs, config.walk_hops, settings)
+    walk = walk_of(split, graphs, settings)
     plain = scorers.constant(split.popularity(light_only=True))
     for name, scorer in (("popularity_numbering", plain), ("walk_numbering", walk)):
         with clock() as seconds:
@@ -129,8 +129,8 @@ RecentGrid = list[tuple[str, Callable[[np.ndarray], Scorer]]]
 def _recent_walks(study: Study, graphs: Graphs, settings: WalkSettings) -> dict[str, RecentGrid]:
     """Two ways to tell the walk what is watched now: added, or as a correction of the prior."""
     split, config = study.split, study.config
-    walk = walk_of(split, graphs, config.walk_hops, settings)
-    bare = walk_of(split, graphs, config.walk_hops, replace(settings, backoff=0.0))
+    walk = walk_of(split, graphs, settings)
+    bare = walk_of(split, graphs, replace(settings, backoff=0.0))
     old = split.popularity(light_only=settings.light_only)
     added: RecentGrid = [(f"weight={w:g}", partial(_added, walk, w)) for w in config.recent_weight]
     shifted: RecentGrid = [
@@ -218,13 +218,20 @@ def _with_recent(split: Split, walk: Scorer, tower: Scorer, counts: np.ndarray) 
 
 
 def _rerank(study: Study, sources: Sources, rows: Labelled) -> None:
-    """MMR over the ranker's pool, one weight after the other, with recall and distance."""
+    """MMR over the ranker's pool, one weight after the other, with recall and distance.
+
+    Of ``rerank_users`` drawn users.
+    """
     split, config = study.split, study.config
+    rng, most = np.random.default_rng(config.seeds[0]), min(config.rerank_users, len(split.test))
+    drawn = np.zeros(len(split.test), dtype=bool)
+    drawn[rng.choice(len(drawn), most, replace=False)] = True
+    asked = _only(split.test, drawn)
     ranker = fit_trees(rows, config, config.leaves[-1], config.seeds[0])
     score = funnel_scorers(sources, [ranker], config)
     picked: dict[float, list[np.ndarray]] = {weight: [] for weight in (1.0, *config.rerank_weight)}
-    for begin in range(0, len(split.test), BLOCK):
-        users = split.test.user_idx[begin : begin + BLOCK]
+    for begin in range(0, len(asked), BLOCK):
+        users = asked.user_idx[begin : begin + BLOCK]
         scores = score(users)[0]
         pools = recommend(fixed(scores), split.train, users, config.rerank_pool)
         for row, pool in enumerate(pools):
@@ -237,4 +244,4 @@ def _rerank(study: Study, sources: Sources, rows: Labelled) -> None:
     for weight, lists in picked.items():
         joined = np.stack(lists)
         distance = intra_list_distance(split.content, joined)
-        study.reranked[weight] = (measure_lists(joined, split.test, config.k), distance)
+        study.reranked[weight] = (measure_lists(joined, asked, config.k), distance)

@@ -44,6 +44,15 @@ def content_knn(history: sparse.csr_matrix, features: np.ndarray) -> Scorer:
     return lambda users: np.asarray((history[users] @ features) @ features.T, dtype=np.float32)
 
 
+def content_grid(split: Split, config: MicroVideoConfig) -> Grid:
+    """Content kNN over the weight of audio beside image."""
+
+    def fitted(weight: float) -> Scorer:
+        return content_knn(split.train, split.with_audio(weight).content)
+
+    return [(f"audio={weight:g}", partial(fitted, weight)) for weight in config.audio_weights]
+
+
 def _popular(split: Split, light_only: bool) -> Scorer:
     return constant(split.popularity(light_only=light_only))
 

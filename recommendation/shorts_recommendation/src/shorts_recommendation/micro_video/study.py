@@ -3,12 +3,13 @@
 In: ``MicroVideos``, a ``MicroVideoConfig``. Out: ``Study``: one ``Row`` a model with recall, NDCG
 and precision at k of every test user (mean over seeds where the model is random).
 
-Three protocols, kept apart in every table:
+Protocols, kept apart in every table:
 
 - ``published``: models are fitted on train rows only; validation pairs choose among settings and do
   nothing else. These rows stand beside published figures.
 - ``recent``: validation pairs are data: they are counted, and trees learn from them. No published
   model has them; these rows show what knowing the present is worth on this set.
+- ``numbering``: rows that read the videos' numbers, an artefact of the set (``add_numbering``).
 
 Legend: U users, V videos, Q test users, k list length.
 """
@@ -57,15 +58,18 @@ N_STAGES = 16
 
 
 def run_study(videos: MicroVideos, config: MicroVideoConfig, progress: Progress) -> Study:
-    """Everything; about three minutes on two cores at full size."""
-    split = make_split(videos, heavy_rows=config.heavy_rows, audio_weight=config.audio_weight)
+    """Everything. In development the test users stay closed (``Split.for_development``)."""
+    first = config.audio_weights[0]
+    split = make_split(videos, heavy_rows=config.heavy_rows, audio_weight=first)
+    if config.development:
+        split = split.for_development(np.random.default_rng(config.seeds[0]))
     study = Study(split, config)
     with progress.stage("micro-videos: tune, fit, measure", N_STAGES) as step:
         _baselines(study, step)
-        graphs = Graphs.of(split, config.content_neighbours)
+        graphs = Graphs.of(split, config)
         settings = _graph_walks(study, graphs, step)
-        tower = _towers(study, step)
-        _funnel(study, graphs, settings, tower, step)
+        tower, temperature = _towers(study, step)
+        _funnel(study, graphs, settings, (tower, temperature), step)
         add_numbering(study, graphs, settings, step)
         add_recent(study, graphs, settings, tower, step)
     return study
@@ -85,7 +89,7 @@ def _baselines(study: Study, step: Step) -> None:
         "ease": scorers.ease_grid(split, config),
         "content_image": [("", lambda: scorers.content_knn(split.train, split.image))],
         "content_audio": [("", lambda: scorers.content_knn(split.train, split.audio))],
-        "content_knn": [("", lambda: scorers.content_knn(split.train, split.content))],
+        "content_knn": scorers.content_grid(split, config),
     }
     for name, grid in grids.items():
         _tuned_row(study, name, grid)
@@ -126,58 +130,85 @@ def _ials(study: Study) -> None:
 
 
 def _graph_walks(study: Study, graphs: Graphs, step: Step) -> WalkSettings:
-    """Three rows, each adding one thing to the winner before: popularity behind it, content."""
+    """Three rows, each adding one thing to the winner before: popularity behind it, content.
+
+    The audio weight that wins the last is from then on that of the study's split.
+    """
     split, config = study.split, study.config
-    chosen = WalkSettings(config.walk_decay[0], 0.0, 0.0)
-    backed = [
-        WalkSettings(decay, 0.0, backoff, light)
-        for decay, backoff, light in product(config.walk_decay, config.walk_backoff, (True, False))
-    ]
+    chosen = WalkSettings(config.walk_hops[0], config.walk_decay[0], 0.0, 0.0)
     for name in ("walk", "walk_backoff", "walk_content"):
         tried = {
-            "walk": [WalkSettings(decay, 0.0, 0.0) for decay in config.walk_decay],
-            "walk_backoff": backed,
-            "walk_content": [replace(chosen, content=weight) for weight in config.walk_content],
+            "walk": [
+                replace(chosen, hops=hops, decay=decay)
+                for hops, decay in product(config.walk_hops, config.walk_decay)
+            ],
+            "walk_backoff": [
+                replace(chosen, backoff=backoff, light_only=light)
+                for backoff, light in product(config.walk_backoff, (True, False))
+            ],
+            "walk_content": [
+                replace(chosen, content=weight, audio=audio)
+                for weight, audio in product(config.walk_content, config.audio_weights)
+            ],
         }[name]
-        grid: scorers.Grid = [
-            (str(one), partial(walk_of, split, graphs, config.walk_hops, one)) for one in tried
-        ]
+        grid: scorers.Grid = [(str(one), partial(walk_of, split, graphs, one)) for one in tried]
         _tuned_row(study, name, grid)
         chosen = next(one for one in tried if str(one) == study.rows[name].setting)
         step(1)
+    study.split = split.with_audio(
+        config.audio_weights[0] if chosen.audio is None else chosen.audio
+    )
     return chosen
 
 
-def _towers(study: Study, step: Step) -> Scorer:
-    """The two-tower, one fit a seed; nothing of it is chosen here. Gives the first seed's."""
+def _towers(study: Study, step: Step) -> tuple[Scorer, float]:
+    """The two-tower: the temperature with the first seed, then all seeds.
+
+    Gives the first seed's scorer and the temperature.
+    """
     split, config = study.split, study.config
     with clock() as seconds:
-        fitted = [
-            tower_scorer(train_tower(split, config, seed), split.train) for seed in config.seeds
-        ]
+        settings = {f"temperature={t:g}": t for t in config.tower_temperature}
+        grid = [(name, partial(_tower, split, config, config.seeds[0], t))
+                for name, t in settings.items()]  # fmt: skip
+        won = tune(grid, split.train, split.validation, config.k)
+        chosen = settings[won.setting]
+        fitted = [won.scorer, *(_tower(split, config, seed, chosen) for seed in config.seeds[1:])]
         measured = [on_test(study, one) for one in fitted]
     study.rows["two_tower"] = Row(
-        means_of(measured), measured[0].lists, "published", "", 1, len(measured), None, seconds()
-    )
+        means_of(measured), measured[0].lists, "published", won.setting, won.tried,
+        len(measured), won.validation_recall if won.tried > 1 else None, seconds(),
+    )  # fmt: skip
     step(1)
-    return fitted[0]
+    return fitted[0], chosen
+
+
+def _tower(split: Split, config: MicroVideoConfig, seed: int, temperature: float) -> Scorer:
+    return tower_scorer(train_tower(split, config, seed, temperature), split.train)
 
 
 def _funnel(
-    study: Study, graphs: Graphs, settings: WalkSettings, tower: Scorer, step: Step
+    study: Study,
+    graphs: Graphs,
+    settings: WalkSettings,
+    tower: tuple[Scorer, float],
+    step: Step,
 ) -> None:
-    """Trees that learn from hidden train rows; leaves chosen on the validation users."""
+    """Trees that learn from hidden train rows; leaves chosen on the validation users.
+
+    ``tower`` is fitted on all train rows; its temperature serves the one without the hidden rows.
+    """
     split, config = study.split, study.config
-    rng, hops = np.random.default_rng(config.seeds[0]), config.walk_hops
+    rng, (today, temperature) = np.random.default_rng(config.seeds[0]), tower
     with clock() as seconds:
         rest, hidden = hide_one(split, rng)
         before = replace(split, train=rest)
-        earlier = tower_scorer(train_tower(before, config, config.seeds[0]), rest)
+        earlier = _tower(before, config, config.seeds[0], temperature)
         past = sources_of(
-            before, walk_of(before, replace(graphs, walk=Walk.on(rest)), hops, settings), earlier
+            before, walk_of(before, replace(graphs, walk=Walk.on(rest)), settings), earlier
         )
         rows = labelled_rows(past, hidden, config, rng)
-        now = sources_of(split, walk_of(split, graphs, hops, settings), tower)
+        now = sources_of(split, walk_of(split, graphs, settings), today)
         leaves, recall = _best_leaves(study, now, rows)
         lists = ranked_lists(now, rows, leaves, study, split.test.user_idx)
         measured = [measure_lists(one, split.test, config.k) for one in lists]

@@ -56,18 +56,11 @@ def run(config: Config, artifacts: Path, only: tuple[str, ...] = ()) -> None:
     Raises:
         typer.Exit: with 1 when a cell fails or there is no run to look at, 2 when none is named so.
     """
-    from ml_platform.docs.notebooks import run_chosen
-    from ml_platform.evaluation.progress import Console
+    from ml_platform.docs.notebooks import run_on_terminal
     from shorts_recommendation.notebooks.desk import notebooks
 
-    progress = Console(console)
-    status = run_chosen(
-        notebooks(),
-        only,
-        lambda: _bundle(config, artifacts, progress),
-        artifacts / "notebooks",
-        progress.stage,
-        partial(console.print, highlight=False),
+    status = run_on_terminal(
+        notebooks(), only, partial(_bundle, config, artifacts), artifacts, console
     )
     if status:
         raise typer.Exit(status)

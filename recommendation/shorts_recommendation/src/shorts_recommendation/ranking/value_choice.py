@@ -10,8 +10,8 @@ In: heads and outcomes of logged impressions of the training and the validation 
 | return_grid | grid with likes up to 50, validation days | the same |
 | stay | regression, training days | whether the session goes on, ``proxies.stay_panel`` |
 
-The rule, fixed before any truth was looked at. The goal is that people come back, so what stands
-nearer to it goes first: *return*, then *stay*, then *engagement*. A regression is taken only if
+The rule reads no truth. The goal is that people come back, so what stands nearer to it goes first:
+*return*, then *stay*, then *engagement*. A regression is taken only if
 (1) the interval of at least one of its weights lies on one side of 0 on the training days, and
 (2) its value goes with its own outcome on the validation days, interval above 0.
 *return_grid* is shown and never taken: it is chosen and judged on the same days.
@@ -19,14 +19,16 @@ nearer to it goes first: *return*, then *stay*, then *engagement*. A regression 
 Why *return* seldom passes: a session moves the next gap by little and chance moves it by much (a
 factor of two either way), there are about ten sessions a person in a fortnight, and the four heads
 say nearly the same of a session's mean. ``Fitted.detectable`` puts it in numbers. On a development
-world (3,000 people, 20,000 sessions) one deviation of a session's predicted likes would have to
+world (3,000 people, 20,000 sessions, trees) one deviation of a session's predicted likes has to
 move the gap by 1.2% to be found in four logs of five, and by 2.3% to 3.3% for the other heads.
 *Stay* asks a question of the same kind twelve times a session, about one video instead of a dozen:
 there the weight of the likes stood fifteen standard errors from 0.
 
-What is wrong with *stay*. It is still a short-term signal. Where bait holds people in the session
-they later regret, it walks into the same trap as watch time, and only a slow metric tells. Real
-teams therefore let the slow metric judge the fast one:
+What is wrong with *stay*. Its author had read how the simulator makes people leave, and had seen
+what its weights are worth by the truth on one development world before the rule was written: that
+it was thought of at all is not blind. And it is still a short-term signal. Where bait holds people
+in the session they later regret, it walks into the same trap as watch time, and only a slow metric
+tells. Real teams therefore let the slow metric judge the fast one:
 
 - G. Tang, J. Pan, H. Wang, J. Basilico, "Reward innovation for long-term member satisfaction"
   (RecSys 2023), and J. Pan and others, "Recommending for Long-Term Member Satisfaction at Netflix"
@@ -39,9 +41,9 @@ teams therefore let the slow metric judge the fast one:
   weights of a proxy chosen over past experiments, for agreement with the slow metric and for
   sensitivity at once. We have no past experiments, hence the regressions on a log.
 - Q. Cai, S. Liu, X. Wang and others, "Reinforcing User Retention in a Billion Scale Short Video
-  Recommender System" (WWW Companion 2023): reinforcement learning sets such weights for the time to the next
-  session. Y. Wu, D. Chang, J. She and others, "Learned Ranking Function" (RecSys 2024): the
-  combination itself is learned, and leaving the list has a modelled value.
+  Recommender System" (WWW Companion 2023): reinforcement learning sets such weights for the time to
+  the next session. Y. Wu, D. Chang, J. She and others, "Learned Ranking Function" (RecSys 2024):
+  the combination itself is learned, and leaving the list has a modelled value.
 - T. Cunningham, S. Pandey, L. Sigerson and others, "What We Know About Using Non-Engagement Signals
   in Content Ranking" (arXiv 2024): surveys about single items and quality labels raise retention
   beyond what engagement reaches. Our world asks nobody.

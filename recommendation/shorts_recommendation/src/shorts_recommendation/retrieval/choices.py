@@ -45,32 +45,26 @@ from shorts_recommendation.retrieval.training import train_two_tower
 CUTS = (100, 1000)
 COLLABORATIVE = SOURCES.index("collaborative")
 CHUNK = 64
-REJECTED_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 3.0)
+REJECTED_WEIGHTS = (0.0, 0.5, 1.5, 3.0, 5.0)
 EPOCHS = (1, 2, 3)
-QUOTAS: tuple[tuple[int, int, int, int, int], ...] = (
+QUOTAS: tuple[tuple[int, ...], ...] = (
     (400, 250, 200, 100, 50),
     (500, 200, 150, 100, 50),
-    (600, 150, 100, 100, 50),
-    (800, 50, 50, 50, 50),
-    (250, 250, 250, 200, 50),
+    (500, 150, 150, 150, 50),
     (500, 50, 200, 200, 50),
-    (500, 100, 100, 250, 50),
-    (600, 50, 100, 200, 50),
     (600, 50, 150, 150, 50),
     (700, 50, 100, 100, 50),
+    (800, 50, 50, 50, 50),
+    (250, 250, 250, 200, 50),
 )
-"""In the order of SOURCES; fresh keeps its 50, which recall of past days cannot judge."""
-HEADS: dict[str, tuple[int, int, int, int, int] | None] = {
+"""Per thousand, in the order of SOURCES; fresh keeps its 50, which recall cannot judge."""
+HEADS: dict[str, tuple[int, ...] | None] = {
     "by_quota": None,
-    "vectors": (80, 5, 5, 5, 5),
-    "trending": (5, 5, 5, 80, 5),
-    "vt": (50, 0, 0, 50, 0),
-    "v60t40": (60, 0, 0, 40, 0),
-    "v40tg20t40": (40, 0, 20, 40, 0),
-    "v30tg10t60": (30, 0, 10, 60, 0),
-    "v50tg20t30": (50, 0, 20, 30, 0),
+    "vectors": (90, 0, 0, 0, 10),
+    "trending": (0, 0, 0, 90, 10),
+    "vectors_and_trending": (45, 0, 0, 45, 10),
 }
-"""What the first 100 names are."""
+"""What the first tenth of the rounds name, per thousand; None: as the quotas say."""
 
 
 @dataclass
@@ -93,13 +87,18 @@ class Tried:
 
     @classmethod
     def of(
-        cls, knob: str, value: object, lists: np.ndarray, queries: Queries, **cost: float
+        cls,
+        knob: str,
+        value: object,
+        lists: np.ndarray,
+        queries: Queries,
+        cost: dict[str, float] | None = None,
     ) -> Tried:
         """Measure lists i32[Q, C]."""
         hits = hit_matrix(lists, queries.ptr, queries.relevant)
         cuts = tuple(min(k, lists.shape[1]) for k in CUTS)
         logged = np.stack([recall_at(hits, queries.n_relevant, k) for k in cuts])
-        return cls(knob, str(value), uniform_recall_at(lists, queries, cuts), logged, cost)
+        return cls(knob, str(value), uniform_recall_at(lists, queries, cuts), logged, cost or {})
 
 
 def tower_settings(config: TwoTowerConfig) -> list[tuple[str, object, TwoTowerConfig]]:
@@ -135,7 +134,7 @@ def try_towers(
                 seconds = time.thread_time() - started
                 done[key] = nearest_lists(data, vectors, encoder, queries, config), seconds
             lists, seconds = done[key]
-            rows.append(Tried.of(knob, value, lists, queries, train_s=seconds))
+            rows.append(Tried.of(knob, value, lists, queries, {"train_s": seconds}))
             step(1)
     return rows
 
@@ -184,9 +183,21 @@ def try_merges(
                 lists[key][at] = found
             step(len(at))
     return [
-        Tried.of(*key, found, queries, **made.cost(key, len(queries)))
+        Tried.of(*key, found, queries, made.cost(key, len(queries)))
         for key, found in lists.items()
     ]
+
+
+def name_of(quotas: tuple[int, ...], n: int) -> str:
+    """Quotas of a list of n as text, per thousand."""
+    return "_".join(str(round(1000 * q / n)) if sum(quotas) == n else str(q) for q in quotas)
+
+
+def _scaled(quotas: tuple[int, ...], n: int) -> tuple[int, ...]:
+    """Quotas per thousand for a list of n; those of a list of n stay."""
+    if sum(quotas) == n:
+        return quotas
+    return tuple(q * n // 1000 for q in quotas)
 
 
 class _Merges:
@@ -215,10 +226,14 @@ class _Merges:
         )
         self.serves = config.retrieval.collaborative
         self.spent = {"item_item": 0.0, "ials": 0.0}
-        self.merges = {("quotas", "_".join(map(str, q))): (q, None) for q in QUOTAS}
-        for kind in self.spent:
-            self.merges["merged", kind] = (500, 100, 100, 250, 50), None
-        self.merges |= {("head", name): ((500,100,100,250,50), head) for name, head in HEADS.items()}
+        n = own.n_candidates
+        self.merges: dict[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...] | None]] = {}
+        for quotas in (*QUOTAS, own.quotas):
+            self.merges["quotas", name_of(quotas, n)] = _scaled(quotas, n), None
+        for name, head in HEADS.items():
+            fits = zip(head or own.quotas, own.quotas, strict=True)
+            scaled = tuple(min(h * n // 1000, q) for h, q in fits)
+            self.merges["head", name] = own.quotas, scaled if head else None
         self.names = [("alone", source) for source in SOURCES]
         self.names += [("collaborative", kind) for kind in self.spent]
         self.names += list(self.merges)
@@ -246,8 +261,6 @@ class _Merges:
             alone = self.wide.merged(batch, vectors, one, only="collaborative")
             yield ("collaborative", kind), alone.videos
         for key, (quotas, head) in self.merges.items():
-            if key[0]=="merged": found[COLLABORATIVE] = kinds[key[1]]
-            else: found[COLLABORATIVE] = kinds[self.serves]
             cut = (
                 found[0][:, : self._depth(quotas[0])],
                 found[1][:, : self._depth(quotas[1])],

@@ -21,7 +21,7 @@ from shorts_recommendation.data import ShortsData
 from shorts_recommendation.evaluation.retrieval_queries import Queries, session_queries
 from shorts_recommendation.evaluation.uniform_recall import effective_events
 from shorts_recommendation.items import fit_projection, make_items
-from shorts_recommendation.retrieval.choices import CUTS, Tried, try_merges, try_towers
+from shorts_recommendation.retrieval.choices import CUTS, Tried, name_of, try_merges, try_towers
 
 if TYPE_CHECKING:
     from shorts_recommendation.commands import Run
@@ -100,8 +100,8 @@ def default_values(config: Config) -> dict[str, str]:
         "rejected_weight": str(config.two_tower.rejected_weight),
         "epochs": str(config.two_tower.epochs),
         "collaborative": recall.collaborative,
-        "quotas": "_".join(map(str, recall.quotas)),
-        "head": recall.head,
+        "quotas": name_of(recall.quotas, recall.n_candidates),
+        "head": "by_quota",
     }
 
 

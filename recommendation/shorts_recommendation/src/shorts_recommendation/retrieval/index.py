@@ -1,4 +1,4 @@
-"""The index of video vectors: three kinds, chosen by measurement on these very vectors.
+"""The index of video vectors: four kinds, chosen by measurement on these very vectors.
 
 In: video vectors f32[V, D] (direction and bias, so lengths differ a little) and user vectors
 f32[B, D]. Out: the k videos of largest inner product. Uploads are appended, never a rebuild.
@@ -10,7 +10,10 @@ f32[B, D]. Out: the k videos of largest inner product. Uploads are appended, nev
 - hnsw: a layered proximity graph (Malkov and Yashunin, "Efficient and Robust Approximate Nearest
   Neighbor Search Using Hierarchical Navigable Small World Graphs", TPAMI 2020, algorithm 5).
 
-``auto`` measures all three at several widths of search and takes the fastest with recall@k of at
+- int8: every vector in 8 bits, the best again in full (scan.py). Cost grows with V, a quarter of
+  flat's.
+
+``auto`` measures all four at several widths of search and takes the fastest with recall@k of at
 least ``TARGET_RECALL``: k = 400 is far from the k = 10 of published comparisons, and a graph walk
 that must collect 400 loses much of its lead.
 
@@ -20,14 +23,15 @@ Legend: V videos, D dimensions, B queries at once, k neighbours.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+
+from ml_algorithms.nearest_neighbour.faiss_threads import faiss_threads
+from shorts_recommendation.retrieval.scan import Int8Scan
 
 TARGET_RECALL = 0.95
 CELL_TRAINING = 64
@@ -38,6 +42,7 @@ SEARCH_BATCH = 8
 """Queries a search: what micro-batching across requests hands over."""
 IVF_PROBES = (8, 16, 32, 48, 64, 80, 96)
 HNSW_WIDTHS = (300, 500, 800)
+KINDS = ("flat", "ivf", "hnsw", "int8")
 HNSW_M, HNSW_BUILD_WIDTH = 16, 48
 
 
@@ -46,8 +51,8 @@ class Measured:
     """One kind at one width of search.
 
     Attributes:
-        kind: "flat", "ivf" or "hnsw".
-        width: Probes or the width of the graph walk; 0 for flat.
+        kind: One of KINDS.
+        width: Probes or the width of the graph walk; 0 where every vector is read.
         recall: Share of the exact k that is found, mean over queries.
         qps: Queries a second of processor time of one thread, SEARCH_BATCH at a time, median.
         bytes: Of the index as written.
@@ -63,11 +68,11 @@ class Measured:
 
 
 class VideoIndex:
-    """A FAISS index whose rows are videos in the order in which they were added.
+    """A FAISS index, or a scan, whose rows are videos in the order in which they were added.
 
     Args:
-        kind: "flat", "ivf" or "hnsw".
-        width: Probes or the width of the walk; 0 for flat.
+        kind: One of KINDS.
+        width: Probes or the width of the walk; 0 where every vector is read.
         vectors: f32[n, D], those of the videos that exist.
         videos: i32[n].
 
@@ -79,8 +84,13 @@ class VideoIndex:
         if not len(vectors):
             raise ValueError("no vectors to index: no video exists yet")
         self.kind, self.width = kind, width
-        self.index: Any = _empty(kind, vectors.shape[1], len(vectors))
         self.videos = np.zeros(0, dtype=np.int32)
+        self.index: Any
+        if kind == "int8":
+            self.index = Int8Scan.of(vectors)
+            self.videos = videos.astype(np.int32)
+            return
+        self.index = _empty(kind, vectors.shape[1], len(vectors))
         if not self.index.is_trained:
             self.index.train(vectors)
         self.set_width(width)
@@ -115,12 +125,17 @@ class VideoIndex:
         elif self.kind == "ivf":
             self.index.set_direct_map_type(faiss.DirectMap.Array)  # type: ignore[attr-defined]
             self.index.update_vectors(rows, vectors)
+        elif self.kind == "int8":
+            self.index.replace(vectors, rows)
         else:
             raise ValueError(f"{self.kind} cannot change a vector in place: build a new index")
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Videos i32[B, k], best first, -1 where fewer were found."""
-        rows = self.index.search(queries, min(k, len(self.videos)))[1]
+        depth = min(k, len(self.videos))
+        rows = self.index.search(queries, depth)
+        if self.kind != "int8":  # FAISS returns scores as well
+            rows = rows[1]
         found = np.where(rows >= 0, self.videos[rows], -1).astype(np.int32)
         return np.pad(found, ((0, 0), (0, k - found.shape[1])), constant_values=-1)
 
@@ -128,16 +143,27 @@ class VideoIndex:
         """An index of its own with the same content."""
         made = VideoIndex.__new__(VideoIndex)
         made.kind, made.videos = self.kind, self.videos.copy()
-        made.index = faiss.clone_index(self.index)
+        own = self.kind == "int8"
+        made.index = self.index.copy() if own else faiss.clone_index(self.index)
         made.set_width(self.width)
         return made
+
+    @property
+    def n_bytes(self) -> int:
+        """As written."""
+        if self.kind == "int8":
+            return int(self.index.n_bytes)
+        return len(faiss.serialize_index(self.index))
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def save(self, folder: Path) -> None:
         """Write the index and its videos."""
-        faiss.write_index(self.index, str(folder / "videos.faiss"))
+        if self.kind == "int8":
+            self.index.save(folder)
+        else:
+            faiss.write_index(self.index, str(folder / "videos.faiss"))
         np.save(folder / "index_videos.npy", self.videos)
 
     @classmethod
@@ -145,7 +171,10 @@ class VideoIndex:
         """What ``save`` wrote."""
         made = cls.__new__(cls)
         made.kind = kind
-        made.index = faiss.read_index(str(folder / "videos.faiss"))
+        if kind == "int8":
+            made.index = Int8Scan.load(folder)
+        else:
+            made.index = faiss.read_index(str(folder / "videos.faiss"))
         made.videos = np.load(folder / "index_videos.npy")
         made.set_width(width)
         return made
@@ -157,13 +186,13 @@ def choose_index(
     """The index that serves, and what was measured to choose it.
 
     Args:
-        kind: "auto" compares all three; a name measures that kind only, to set its width.
+        kind: "auto" compares all four; a name measures that kind only, to set its width.
         vectors: f32[n, D].
         videos: i32[n].
         queries: f32[Q, D], real user vectors, not those that quality is reported on.
         k: Neighbours that recall is about.
     """
-    kinds = ("flat", "ivf", "hnsw") if kind == "auto" else (kind,)
+    kinds = KINDS if kind == "auto" else (kind,)
     rows: list[Measured] = []
     built: dict[str, VideoIndex] = {}
     for name in kinds:
@@ -188,7 +217,7 @@ def bench_kind(
         started = time.perf_counter()
         index = VideoIndex(kind, 1, vectors, videos)
         build_s = time.perf_counter() - started
-        size = len(faiss.serialize_index(index.index))
+        size = index.n_bytes
         k = min(k, len(vectors))
         exact = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)[0][:, -1]
         rows = []
@@ -197,17 +226,6 @@ def bench_kind(
             recall = _recall(index, queries, vectors, videos, exact, k)
             rows.append(Measured(kind, width, recall, _qps(index, queries, k), size, build_s))
     return index, rows
-
-
-@contextmanager
-def faiss_threads(n_threads: int) -> Iterator[None]:
-    """Set FAISS's threads (one number for the process) and restore it."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def _recall(
@@ -239,7 +257,7 @@ def _qps(index: VideoIndex, queries: np.ndarray, k: int) -> float:
 
 
 def _widths(index: VideoIndex) -> tuple[int, ...]:
-    if index.kind == "flat":
+    if index.kind in ("flat", "int8"):
         return (0,)
     if index.kind == "ivf":
         cells = index.index.nlist
@@ -256,7 +274,7 @@ def _empty(kind: str, dim: int, n_vectors: int) -> faiss.Index:
         graph.hnsw.efConstruction = HNSW_BUILD_WIDTH
         return graph
     if kind != "ivf":
-        raise ValueError(f"index kind {kind!r}: choose flat, ivf or hnsw")
+        raise ValueError(f"index kind {kind!r}: choose {', '.join(KINDS)}")
     cells = max(1, min(int(np.sqrt(n_vectors)), n_vectors // FEWEST_PER_CELL))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, metric)
     index.cp.min_points_per_centroid = 1

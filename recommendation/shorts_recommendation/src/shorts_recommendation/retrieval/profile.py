@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ml_algorithms.nearest_neighbour.faiss_threads import faiss_threads
 from shorts_recommendation.counters import CounterSnapshot
 from shorts_recommendation.requests import RequestBatch
-from shorts_recommendation.retrieval.index import faiss_threads
 from shorts_recommendation.retrieval.sources import Retriever
 
 PARTS = ("user_tower", "vectors", "collaborative", "fresh", "merge", "propose")

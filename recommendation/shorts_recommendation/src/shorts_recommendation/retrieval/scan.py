@@ -18,6 +18,7 @@ with Source Coding", ICASSP 2011, with the plainest coder there is. ``torch._int
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -25,8 +26,10 @@ import torch
 
 STEP = 16
 """One of so many scores is in the sample."""
-SPARE = 1.5
+SPARE = 1.4
 """What is kept, in k: rounding moves a video by a few places in a hundred."""
+EXTRA = 4
+"""More of the sample than that: a small count varies by its root."""
 LARGEST = 127
 
 
@@ -43,6 +46,11 @@ class Int8Scan:
     vectors: np.ndarray
     codes: np.ndarray
     scale: np.ndarray
+
+    def __post_init__(self) -> None:
+        """No scratch yet."""
+        self._scratch = torch.empty(0, dtype=torch.int32)
+        self._kept = np.zeros(0, dtype=np.int32)
 
     @classmethod
     def of(cls, vectors: np.ndarray) -> Int8Scan:
@@ -67,19 +75,38 @@ class Int8Scan:
         self.vectors[rows] = vectors
         self.codes[rows] = _codes(vectors / self.scale)
 
+    def copy(self) -> Int8Scan:
+        """The same vectors, its own arrays."""
+        return Int8Scan(self.vectors.copy(), self.codes.copy(), self.scale)
+
+    def save(self, folder: Path) -> None:
+        """Codes are made again when loading."""
+        np.save(folder / "scan_vectors.npy", self.vectors)
+        np.save(folder / "scan_scale.npy", self.scale)
+
+    @classmethod
+    def load(cls, folder: Path) -> Int8Scan:
+        """What ``save`` wrote; vectors are mapped, so that processes share their pages."""
+        vectors = np.load(folder / "scan_vectors.npy", mmap_mode="c").view(np.ndarray)
+        scale = np.load(folder / "scan_scale.npy")
+        return cls(vectors, _codes(vectors / scale), scale)
+
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Rows i32[B, k]; -1 where there are fewer vectors."""
         found = np.full((len(queries), k), -1, dtype=np.int32)
         scores = self._products(queries)
         step = STEP if len(self.codes) > STEP * STEP else 1
-        wanted = int(SPARE * k / step) + 1
+        wanted = int(SPARE * k / step) + EXTRA
         sample = scores[:, ::step]
         if wanted >= sample.shape[1]:
             cuts = np.full(len(queries), np.iinfo(np.int32).min, dtype=np.int32)
         else:
             place = sample.shape[1] - wanted
             cuts = np.ascontiguousarray(np.partition(sample, place, axis=1)[:, place])
-        _best(scores, cuts, np.ascontiguousarray(queries, dtype=np.float32), self.vectors, found)
+        if len(self._kept) <= len(self.codes):
+            self._kept = np.zeros(len(self.codes) + len(self.codes) // 8 + 1, dtype=np.int32)
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        _best(scores, cuts, queries, self.vectors, self._kept, found)
         return found
 
     def _products(self, queries: np.ndarray) -> np.ndarray:
@@ -87,8 +114,13 @@ class Int8Scan:
         folded = queries * self.scale
         scale = np.maximum(np.abs(folded).max(axis=1, keepdims=True), 1e-30) / LARGEST
         asked = torch.from_numpy(_codes(folded / scale))
-        with torch.inference_mode():
-            return np.asarray(torch._int_mm(asked, torch.from_numpy(self.codes).T).numpy())
+        n = len(self.codes)
+        if self._scratch.numel() < len(asked) * n:
+            # Kept: fresh memory of this size costs more than the product (page faults).
+            self._scratch = torch.empty(len(asked) * (n + n // 8), dtype=torch.int32)
+        products = self._scratch[: len(asked) * n].view(len(asked), n)
+        torch._int_mm(asked, torch.from_numpy(self.codes).T, out=products)
+        return products.numpy()
 
 
 def _codes(values: np.ndarray) -> np.ndarray:
@@ -106,11 +138,10 @@ def _reach(scores, cut, rows):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _best(scores, cuts, queries, vectors, found):  # type: ignore[no-untyped-def]
+def _best(scores, cuts, queries, vectors, rows, found):  # type: ignore[no-untyped-def]
     """Fill ``found`` with the k best of what reaches the cut; lowers a cut that is too high."""
     n = scores.shape[1]
     k = min(found.shape[1], n)
-    rows = np.empty(n + 1, np.int32)
     for b in range(len(scores)):
         cut = cuts[b]
         kept = _reach(scores[b], cut, rows)

@@ -21,7 +21,6 @@ import orjson
 from fastapi import APIRouter, Body, FastAPI, Query, Request
 from starlette.responses import Response
 
-from ml_platform.serving.clock import MAX_LEAD_S
 from ml_platform.serving.errors import OrjsonResponse, Problem, ProblemError
 from ml_platform.serving.event_log import (
     AppendResult,
@@ -105,7 +104,7 @@ async def feed(request: Request) -> Response:
     """The next videos of a user, in the order of play; asking again without events is safe."""
     engine = _ready(request)
     query = read_query(request, schemas.FeedQuery)
-    engine.see_other_workers()
+    await engine.see_other_workers()
     ask = FeedAsk(
         *(query.user_id, query.k, tuple(query.holding), query.cache == "on"),
         request.state.started,
@@ -133,10 +132,12 @@ async def post_events(
     engine = _ready(request)
     batch = isinstance(body, schemas.EventBatch)
     events = body.events if isinstance(body, schemas.EventBatch) else [body]
-    engine.see_other_workers()
+    await engine.see_other_workers()
     _refuse_impossible(engine, events, batch)
-    for user_id in {e.user_id for e in events} & engine.users.evicted:
-        await engine.bring_back(user_id)
+    away = [u for u in {e.user_id for e in events} if u in engine.users.evicted]
+    if not all(await asyncio.gather(*map(engine.newcomers.bring_back, away))):
+        reason = "the user's state is being read; nothing was stored, send it again later"
+        raise ProblemError(503, [Problem(field="", reason=reason)])
     now_s = engine.clock.now()
     results = await _append(engine, request, [logged_event(e, now_s) for e in events], batch)
     receipts = [
@@ -168,9 +169,13 @@ async def post_upload(request: Request, upload: schemas.Upload) -> Response:
     409: the video_id exists, with other content.
     """
     engine = _ready(request)
+    await engine.see_other_workers()
     _refuse_upload(engine, upload)
     record = logged_upload(upload, engine.clock.now())
     result = (await _append(engine, request, [record], False, "video_id"))[0]
+    if upload.video_id not in engine.video_idx:
+        reason = "it is logged, but the index could not take it; the server's log says why"
+        raise ProblemError(503, [Problem(field="video_id", reason=reason, value=upload.video_id)])
     return OrjsonResponse(
         {
             "video_id": upload.video_id,
@@ -229,8 +234,8 @@ async def samples(
 
 def _ready(request: Request) -> FeedEngine:
     engine: FeedEngine = request.app.state.engine
-    if reasons := engine.not_ready():
-        raise ProblemError(503, [Problem(field="", reason=reasons[0])])
+    if reason := engine.replaying():
+        raise ProblemError(503, [Problem(field="", reason=reason)])
     return engine
 
 
@@ -263,15 +268,15 @@ async def _append(
 def _refuse_impossible(engine: FeedEngine, events: Sequence[schemas.Event], batch: bool) -> None:
     """Refuse videos that do not exist and timestamps from the future."""
     problems = []
-    latest = engine.clock.now() + MAX_LEAD_S
+    lead_s, now_s = engine.clock.max_lead_s, engine.clock.now()
     for position, event in enumerate(events):
         place = position if batch else None
         if event.video_id not in engine.video_idx:
             field = _field("video_id", place)
             problems.append(Problem(field=field, reason="no such video", value=event.video_id))
-        if event.timestamp is not None and event.timestamp > latest:
+        if event.timestamp is not None and event.timestamp > now_s + lead_s:
             reason = (
-                f"more than {MAX_LEAD_S} s after server time {latest - MAX_LEAD_S}, which runs in "
+                f"more than {lead_s} s after server time {now_s}, which runs in "
                 "the data's era; leave it out to use server time"
             )
             field = _field("timestamp", place)
@@ -282,13 +287,16 @@ def _refuse_impossible(engine: FeedEngine, events: Sequence[schemas.Event], batc
 
 def _refuse_upload(engine: FeedEngine, upload: schemas.Upload) -> None:
     """Refuse what the index could not take: after it is logged it must be possible to add it."""
+    if upload.video_id in engine.video_idx and upload.video_id not in engine.uploads.logged:
+        reason = "a video that the service was started with has this id"
+        raise ProblemError(409, [Problem(field="video_id", reason=reason, value=upload.video_id)])
     catalogue, problems = engine.recommender.catalogue, []
     dim = catalogue.content.shape[1]
     if len(upload.content) != dim:
         reason = f"the content vector must have {dim} numbers"
         problems.append(Problem(field="content", reason=reason, value=len(upload.content)))
-    if upload.creator > 2 * catalogue.n_creators + 1000:
-        reason = f"creators are numbered without gaps; there are {catalogue.n_creators}"
+    if upload.creator > catalogue.n_creators:
+        reason = f"creators are numbered without gaps; the next new one is {catalogue.n_creators}"
         problems.append(Problem(field="creator", reason=reason, value=upload.creator))
     if problems:
         raise ProblemError(422, problems)

@@ -21,6 +21,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from ml_platform.serving.looping import keep_going
+
 logger = logging.getLogger(__name__)
 SPARE_LOOK_S = 0.05
 """An idle thread looks for spare work so often while some is gathering."""
@@ -59,6 +61,7 @@ class Batcher(Generic[J, R]):
         spare_waits: Whether there are some, so that an idle thread asks again soon.
         on_spare: Given the results of spare tasks, on the loop.
         thread_start: Run first by the thread.
+        thread_failed: Told the thread's name after an error outside of ``work``.
     """
 
     def __init__(
@@ -72,7 +75,9 @@ class Batcher(Generic[J, R]):
         spare_waits: Callable[[], bool] = lambda: False,
         on_spare: Callable[[Sequence[J], Sequence[R]], object] = lambda tasks, results: None,
         thread_start: Callable[[], object] = lambda: None,
+        thread_failed: Callable[[str], object] = lambda name: None,
     ) -> None:
+        self._thread_failed = thread_failed
         self._work, self._spare, self._on_spare = work, spare, on_spare
         self._spare_waits = spare_waits
         self._max_batch, self._wait_s = max_batch, wait_ms / 1e3
@@ -81,12 +86,13 @@ class Batcher(Generic[J, R]):
         self._alone: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._condition = threading.Condition()
         self._closed = False
+        self._stop = threading.Event()
         self._thread_start = thread_start
         self.batches = 0
         self.dropped = 0
         self.busy_s = 0.0
-        self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="compute", daemon=True)
+        self.thread.start()
 
     def waiting(self) -> int:
         """Jobs in the line."""
@@ -117,21 +123,31 @@ class Batcher(Generic[J, R]):
         """Finish the batch in hand, drop the line."""
         with self._condition:
             self._closed = True
+            self._stop.set()
             self._condition.notify()
-        self._thread.join()
+        self.thread.join()
 
     # --- the computing thread ------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._thread_start()
-        while (turn := self._next()) is not None:
-            jobs, alone, spare = turn
-            if alone is not None:
-                _settle(*alone)
-            elif jobs:
-                self._compute([job.task for job in jobs], jobs)
-            elif spare:
-                self._compute(spare, [])
+        try:
+            self._thread_start()
+        except Exception:  # what it prepares is speed; without it the thread still computes
+            logger.exception("the computing thread's set-up failed")
+            self._thread_failed("compute")
+        keep_going(self._turn, name="compute", stop=self._stop, failed=self._thread_failed)
+
+    def _turn(self) -> None:
+        turn = self._next()
+        if turn is None:
+            return
+        jobs, alone, spare = turn
+        if alone is not None:
+            _settle(*alone)
+        elif jobs:
+            self._compute([job.task for job in jobs], jobs)
+        elif spare:
+            self._compute(spare, [])
 
     def _next(
         self,

@@ -79,6 +79,8 @@ class FeedAnswer:
 @dataclass(frozen=True, slots=True)
 class _Task:
     row: int
+    user_id: int | None
+    """Who had the row then; None for the stranger."""
     holding: tuple[int, ...]
     keep: bool
 
@@ -95,12 +97,12 @@ class SlateComputer:
         config = engine.config
         self._length = max(config.slate_length, config.prefetch)
         self._numbers = itertools.count()
-        self._inflight: dict[int, tuple[int, Job[_Task, CachedSlate]]] = {}
+        self._inflight: dict[int, tuple[int, Job[_Task, CachedSlate | None]]] = {}
         self._stored: set[int] = set()  # rows whose slate the store may have
         self._batch_ms = 0.0  # of a call of the models, decayed
         self._encodings = Encodings(engine.users.stranger + 1, engine.recommender.encode)
         self._sources = tuple(engine.recommender.source_names())
-        self.batcher: Batcher[_Task, CachedSlate] = Batcher(
+        self.batcher: Batcher[_Task, CachedSlate | None] = Batcher(
             self._compute,
             max_batch=config.max_batch,
             wait_ms=config.batch_wait_ms,
@@ -109,6 +111,7 @@ class SlateComputer:
             spare_waits=lambda: bool(engine.ahead),
             on_spare=self._keep,
             thread_start=engine.settings.thread_start,
+            thread_failed=engine.metrics.thread_failed,
         )
 
     def close(self) -> None:
@@ -129,7 +132,10 @@ class SlateComputer:
         )
         row = engine.users.row(ask.user_id)
         if row == engine.users.stranger and ask.user_id in engine.users.evicted:
-            row = await engine.bring_back(ask.user_id)
+            if not await engine.newcomers.bring_back(ask.user_id):
+                detail = f"no state after {engine.settings.store_read_ms:g} ms"
+                stages.degrade("state", "timeout", detail)
+            row = engine.users.row(ask.user_id)
         if ask.cached:
             version = int(engine.users.version[row])
             slate = engine.slates.current(row, version, ask.started_s)
@@ -173,7 +179,9 @@ class SlateComputer:
         cold = row == self._engine.users.stranger
         return FeedAnswer("computed", slate.slate_id, slate.version, ids, items, cold, stages)
 
-    def _job(self, ask: FeedAsk, row: int, stages: RequestStages) -> Job[_Task, CachedSlate] | None:
+    def _job(
+        self, ask: FeedAsk, row: int, stages: RequestStages
+    ) -> Job[_Task, CachedSlate | None] | None:
         """A place in the line, shared by equal requests; None when the line is too long."""
         engine, version = self._engine, int(self._engine.users.version[row])
         shared = self._inflight.get(row) if ask.cached and not ask.holding else None
@@ -186,14 +194,14 @@ class SlateComputer:
             detail = f"{waiting} wait, {wait_ms:.0f} ms to go, {left_ms:.0f} ms left"
             stages.degrade("recommend", "budget", detail)
             return None
-        task = _Task(row, ask.holding, ask.cached)
+        task = _Task(row, engine.users.user_of(row), ask.holding, ask.cached)
         job = self.batcher.submit(task, expires_s=time.perf_counter() + left_ms / 1e3)
         if ask.cached and not ask.holding:
             self._inflight[row] = (version, job)
             job.future.add_done_callback(lambda _: self._landed(row, job))
         return job
 
-    def _landed(self, row: int, job: Job[_Task, CachedSlate]) -> None:
+    def _landed(self, row: int, job: Job[_Task, CachedSlate | None]) -> None:
         if self._inflight.get(row, (0, None))[1] is job:
             del self._inflight[row]
         if not job.future.cancelled() and job.future.exception() is None:
@@ -248,6 +256,13 @@ class SlateComputer:
             if len(engine.ahead) in (1, SPARE_BATCH):
                 self.batcher.nudge()
 
+    def forget(self, row: int) -> None:
+        """The row belongs to somebody else now: nothing of its last user may be found under it."""
+        self._engine.slates.drop(row)
+        self._stored.discard(row)
+        self._inflight.pop(row, None)
+        self._engine.ahead.pop(row, None)
+
     def find_stored(self) -> None:
         """Note which users' slates the store kept over a restart."""
         prefix = f"{self._engine.prefix}slate:"
@@ -286,14 +301,14 @@ class SlateComputer:
         blob = self._engine.store.call(lambda client: client.get(key))
         return blob if isinstance(blob, bytes) else None
 
-    def _keep(self, tasks: Sequence[_Task], slates: Sequence[CachedSlate]) -> None:
+    def _keep(self, tasks: Sequence[_Task], slates: Sequence[CachedSlate | None]) -> None:
         """On the loop: a computed slate goes into the cache, and behind it to the store."""
         engine = self._engine
         for task, slate in zip(tasks, slates, strict=True):
-            if not task.keep:
+            if not task.keep or slate is None or engine.users.user_of(task.row) != task.user_id:
                 continue
             engine.slates.put(task.row, slate)
-            user_id = engine.users.user_of(task.row)
+            user_id = task.user_id
             if user_id is not None:
                 self._stored.add(task.row)
                 ttl_s = int(engine.config.slate_ttl_s)
@@ -316,15 +331,15 @@ class SlateComputer:
                 break
             slate = engine.slates.peek(row)
             if slate is not None and slate.version != engine.users.version[row]:
-                tasks.append(_Task(row, (), True))
+                tasks.append(_Task(row, engine.users.user_of(row), (), True))
         engine.metrics.compute_ahead.inc(len(tasks))
         return tasks
 
-    def _compute(self, tasks: Sequence[_Task]) -> list[CachedSlate]:
+    def _compute(self, tasks: Sequence[_Task]) -> list[CachedSlate | None]:
         engine = self._engine
         begin = time.perf_counter()
         rows = np.array([task.row for task in tasks], dtype=np.int64)
-        batch, versions = engine.users.batch(rows, engine.clock.now())
+        batch, versions, users = engine.users.batch(rows, engine.clock.now())
         state_ms = (time.perf_counter() - begin) * 1e3
         encoded = self._encodings.of(rows, versions, batch)
         encode_ms = (time.perf_counter() - begin) * 1e3 - state_ms
@@ -351,7 +366,11 @@ class SlateComputer:
             for slate, row, version in zip(slates, rows.tolist(), versions.tolist(), strict=True)
         ]
         self._timed(rendered, begin, {"state": state_ms, "encode": encode_ms})
-        return rendered
+        # A row that changed hands while the request waited holds somebody else's state.
+        return [
+            slate if user_id == task.user_id else None
+            for slate, task, user_id in zip(rendered, tasks, users, strict=True)
+        ]
 
     def _timed(self, slates: Sequence[CachedSlate], begin: float, own_ms: dict[str, float]) -> None:
         batch_ms = (time.perf_counter() - begin) * 1e3

@@ -17,35 +17,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future
-from functools import partial
 from typing import Any
-
-import numpy as np
 
 from ml_platform.serving.clock import ServerClock
 from ml_platform.serving.event_log import AppendResult, EventLog, LoggedEvent, StoredEvent
-from ml_platform.serving.observers import tell
+from ml_platform.serving.looping import dead_threads, keep_going
 from ml_platform.serving.request_log import RequestLog
-from ml_platform.serving.stages import StageMonitor
-from ml_platform.serving.store import StoreUnavailableError, open_store
+from ml_platform.serving.stages import StageError, StageMonitor
+from ml_platform.serving.store import open_store
+from shorts_recommendation.serving.applying import Applier
 from shorts_recommendation.serving.computing import SlateComputer
+from shorts_recommendation.serving.newcomers import Newcomers
 from shorts_recommendation.serving.observers import FeedObserver
 from shorts_recommendation.serving.protocol import Recommender
-from shorts_recommendation.serving.records import UploadRecord, read_record
+from shorts_recommendation.serving.records import UploadRecord
 from shorts_recommendation.serving.settings import FeedMetrics, ServingSettings
 from shorts_recommendation.serving.shared import SharedSeq
 from shorts_recommendation.serving.slates import SlateCache
 from shorts_recommendation.serving.stream import Consumer, Publisher
 from shorts_recommendation.serving.trending import LiveTrends
-from shorts_recommendation.serving.users import LiveUsers, WatchEvent, outcomes_of
+from shorts_recommendation.serving.uploads import Uploads
+from shorts_recommendation.serving.users import LiveUsers, WatchEvent
 from shorts_recommendation.serving.write_behind import WriteBehind
 
 logger = logging.getLogger(__name__)
 
 REPLAY_BATCH = 1000
+MAX_LEAD_S = 60
+"""By which a client's timestamp may lead the server's clock; it is taken as now."""
+APPLIED_WITHIN_S = 1.0
+"""For the states to reach what the stream has delivered already."""
 REQUEST_LOG = "requests.jsonl"
 GROUP = "features"
 
@@ -69,7 +73,7 @@ class FeedEngine:
     ) -> None:
         self.recommender, self.settings, self.metrics = recommender, settings, metrics
         self.config, self.loop = settings.config, loop
-        self.clock = ServerClock(recommender.data_end, settings.monotonic)
+        self.clock = ServerClock(recommender.data_end, settings.monotonic, MAX_LEAD_S)
         self.monitor = StageMonitor(observer=metrics)
         self.observers: list[FeedObserver] = []
         self.users = LiveUsers(recommender, self.config.newcomer_rows)
@@ -83,8 +87,6 @@ class FeedEngine:
         self.snapshot = self.trends.snapshot
         self.slates = SlateCache(self.config.slates_in_process, self.config.slate_ttl_s)
         self.ahead: OrderedDict[int, float] = OrderedDict()
-        self.applied_seq = 0
-        self.skipped_events = 0
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(settings.data_dir / "events.sqlite")
         try:
@@ -100,14 +102,20 @@ class FeedEngine:
         )
         log_name = f"requests-{settings.worker}.jsonl" if settings.worker else REQUEST_LOG
         self.requests = RequestLog(settings.data_dir / log_name, count=metrics.request_logged)
-        self.behind = WriteBehind(self.store, self._store_failed("write"))
+        self.behind = WriteBehind(self.store, self._store_failed("write"), metrics.thread_failed)
+        self.caught_up = False
+        self.applier = Applier(self)
+        self.uploads = Uploads(self)
+        self.newcomers = Newcomers(self)
         self.computer = SlateComputer(self)
         self.consumer = Consumer(
             self.store,
             f"{self.prefix}events",
             group=f"{GROUP}-{settings.worker}",  # counters are a process's own: each reads all
             name="server",
-            handle=self._consume,
+            handle=self._count_and_store,
+            fill=self._logged_between,
+            thread_failed=metrics.thread_failed,
         )
         self.publisher = Publisher(
             self.log,
@@ -115,8 +123,9 @@ class FeedEngine:
             f"{self.prefix}events",
             floor=lambda: self.consumer.applied_seq,
             on_failure=self._store_failed("publish"),
+            thread_failed=metrics.thread_failed,
         )
-        self._caught_up = False
+        self._failure = ""
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._keeper.start()
@@ -124,168 +133,62 @@ class FeedEngine:
 
     # --- events ----------------------------------------------------------------------------------
 
+    @property
+    def applied_seq(self) -> int:
+        """Everything in the log up to here is in the states."""
+        return self.applier.applied_seq
+
     async def append(self, records: Sequence[LoggedEvent]) -> list[AppendResult]:
         """Make records durable and apply what is new; the next feed sees it.
 
         Raises:
             EventConflictError, EventLogError: Nothing was stored.
         """
-        done: asyncio.Future[list[AppendResult]] = self.loop.create_future()
-        committed = self.log.submit(records)
-        # Callbacks of the log's one writer thread keep the log's order all the way to the states.
-        committed.add_done_callback(
-            lambda future: self.loop.call_soon_threadsafe(self._committed, future, records, done)
-        )
-        return await done
+        return await self.applier.append(records)
 
-    async def bring_back(self, user_id: int) -> int:
-        """Read a newcomer's state that made room for others; returns the row.
-
-        A store that is down, slow or has lost it leaves the user a stranger.
-        """
-        self.users.evicted.discard(user_id)
-        key = f"{self.prefix}user:{user_id}"
-        read = self.loop.run_in_executor(
-            None, lambda: self.store.call(lambda client: client.get(key))
-        )
-        try:
-            blob = await asyncio.wait_for(read, self.settings.store_read_ms / 1e3)
-        except (TimeoutError, StoreUnavailableError):
-            self.metrics.store_failures.labels("read").inc()
-            blob = None
-        if isinstance(blob, bytes):
-            self.users.unpack(user_id, blob)
-        while self.users.reassigned:
-            self.slates.drop(self.users.reassigned.pop())
-        return self.users.row(user_id)
-
-    def _committed(
-        self,
-        committed: Future[list[AppendResult]],
-        records: Sequence[LoggedEvent],
-        done: asyncio.Future[list[AppendResult]],
-    ) -> None:
-        """On the loop: apply what was new, then let the client know."""
-        error = committed.exception()
-        if error is not None:
-            done.set_exception(error)
-            return
-        results = committed.result()
-        new: dict[int, StoredEvent] = {}
-        for record, result in zip(records, results, strict=True):
-            if not result.duplicate:
-                new.setdefault(
-                    result.seq,
-                    StoredEvent(result.seq, record.event_id, record.received_at, record.body),
-                )
-        last = max(result.seq for result in results)
-        self.shared.publish(last)
-        if min(new, default=last) == self.applied_seq + 1:
-            uploads = self._apply(list(new.values()))
-        else:  # another worker's events stand between: take all from the log, in its order
-            uploads = self.catch_up()
-        self.publisher.wake()
-        if not uploads:
-            done.set_result(results)
-            return
-        added = self.computer.batcher.run_alone(partial(self._add_videos, uploads))
-        added.add_done_callback(
-            lambda future: self.loop.call_soon_threadsafe(_finish_upload, future, done, results)
-        )
-
-    def catch_up(self) -> list[UploadRecord]:
-        """Apply what other workers have logged, on the loop; returns uploads, not yet added."""
-        uploads: list[UploadRecord] = []
-        while stored := self.log.read(self.applied_seq, REPLAY_BATCH):
-            uploads += self._apply(stored)
-        return uploads
-
-    def see_other_workers(self) -> None:
+    async def see_other_workers(self) -> None:
         """Before a feed: with several workers, the states first become those of the whole log."""
-        if self.shared.latest() > self.applied_seq:
-            if uploads := self.catch_up():
-                self.computer.batcher.run_alone(partial(self._add_videos, uploads))
-            self.publisher.wake()
+        await self.applier.see_other_workers()
 
-    def _apply(self, stored: Sequence[StoredEvent]) -> list[UploadRecord]:
-        """Apply watch events; returns the uploads among the records, which need the models."""
-        watched: list[WatchEvent] = []
-        uploads: list[UploadRecord] = []
-        for event in stored:
-            record = read_record(event, self.video_idx)
-            if isinstance(record, WatchEvent):
-                self.clock.advance_to(record.time_s)
-                watched.append(record)
-            elif isinstance(record, UploadRecord):
-                uploads.append(record)
-            else:
-                self.skipped_events += 1
-        rows = self.users.apply(watched)
-        if watched:
-            self.recommender.count_exposures(np.array([e.video_idx for e in watched]))
-        if watched and self._caught_up:  # what a replay applies is no news
-            self._tell_events(watched, rows)
-        while self.users.reassigned:
-            self.slates.drop(self.users.reassigned.pop())
-        for row in rows:
-            self.computer.invalidated(row)
-        if stored:
-            self.applied_seq = max(self.applied_seq, stored[-1].seq)
-        return uploads
+    def skip(self, reason: str, seq: int) -> None:
+        """Count a record of the log that cannot be applied."""
+        self.metrics.skipped.labels(reason).inc()
+        if (more := self.monitor.log_turn("skip", reason)) is not None:
+            logger.warning("record %d is left out: %s (%d more before)", seq, reason, more)
 
-    def _tell_events(self, watched: Sequence[WatchEvent], rows: Sequence[int]) -> None:
-        if not self.observers:
-            return
-        duration_s = self.users.states.items.duration_s[[e.video_idx for e in watched]]
-        outcomes = outcomes_of(watched, duration_s)
-        known = [row if row < self.users.n_known else -1 for row in rows]
-        tell(
-            self.observers,
-            lambda o: o.events_applied(known, outcomes),
-            self.metrics.observer_failed,
-        )
+    def _count_and_store(self, entries: Sequence[StoredEvent]) -> None:
+        """On the stream's thread: counters move, and the states go to the store as they are now.
 
-    def _add_videos(self, uploads: Sequence[UploadRecord]) -> list[int]:
-        """On the computing thread: the uploads' vectors, then lists and pool with them in."""
-        added = [self.add_video(upload) for upload in uploads]
-        self.recommender.prepare(self.snapshot)
-        return added
-
-    def add_video(self, upload: UploadRecord) -> int:
-        """Give an upload its vector and its place in the index; on the computing thread.
-
-        Returns:
-            Its internal index.
+        Raises:
+            StageError: The states have not come so far yet; the entries stay pending.
         """
-        known = self.video_idx.get(upload.video_id)
-        if known is not None:
-            return known  # the bundle was trained after this upload
-        index = self.recommender.add_video(
-            video_id=upload.video_id,
-            creator_idx=upload.creator_idx,
-            tags=upload.tags,
-            language=upload.language,
-            duration_s=upload.duration_s,
-            content=upload.content,
-            # On the counters' grid, on which lists and the fresh pool are made: the one that stands
-            # now has it at once, and a replay of the log comes to the same moment.
-            upload_s=upload.upload_s
-            - upload.upload_s % self.recommender.config.state.counter_period_s,
-        )
-        self.snapshot = self.trends.grow(self.recommender.catalogue)
-        self.users.use_items(self.recommender.items)
-        self.video_idx[upload.video_id] = index
-        return index
-
-    def _consume(self, entries: Sequence[StoredEvent]) -> None:
-        """On the stream's thread: counters move, and the states go to the store as they are now."""
-        records = [read_record(entry, self.video_idx) for entry in entries]
+        self._wait_until_applied(entries[-1].seq)
+        records = [self.applier.read(entry) for entry in entries]
         events = [r for r in records if isinstance(r, WatchEvent)]
         self.trends.add(events)
-        for user_id in {e.user_id for e in events}:
-            blob = self.users.pack(user_id)
-            if blob is not None:
-                self.behind.put(f"{self.prefix}user:{user_id}", blob)
+        if self.settings.worker == 0:  # all workers have the same states: one copy is enough
+            for user_id in {e.user_id for e in events}:
+                self.newcomers.keep(user_id)
+
+    def _wait_until_applied(self, seq: int) -> None:
+        """Another worker's events reach the stream before this one's states have seen them."""
+        give_up_s = time.monotonic() + APPLIED_WITHIN_S
+        asked = False
+        while not self.applier.reached(seq):
+            if not asked:
+                self.loop.call_soon_threadsafe(self.applier.catch_up)
+                asked = True
+            if self._stop.wait(0.005) or time.monotonic() > give_up_s:
+                raise StageError(f"event {seq} is not applied yet")
+
+    def _logged_between(self, after: int, before: int) -> list[StoredEvent]:
+        """What the stream has lost, from the log."""
+        found: list[StoredEvent] = []
+        while after < before - 1 and (stored := self.log.read(after, REPLAY_BATCH)):
+            found += [event for event in stored if event.seq < before]
+            after = stored[-1].seq
+        self.metrics.stream_gaps.inc(len(found))
+        return found
 
     def _store_failed(self, work: str) -> Any:
         def count(detail: str) -> None:
@@ -297,11 +200,21 @@ class FeedEngine:
 
     # --- life ------------------------------------------------------------------------------------
 
+    def replaying(self) -> str:
+        """Why no request can be answered yet; empty after the replay of the log."""
+        if self.caught_up:
+            return ""
+        state = f"replaying events: {self.applied_seq} of {self.log.last_seq()}"
+        return f"{state}; {self._failure}" if self._failure else state
+
     def not_ready(self) -> list[str]:
         """Why requests should go elsewhere. A store that is down is no reason: we go on without."""
-        if self._caught_up:
-            return []
-        return [f"replaying events: {self.applied_seq} of {self.log.last_seq()}"]
+        if not self.caught_up:
+            return [self.replaying()]
+        threads = [self._keeper, self.consumer.thread, self.behind.thread]
+        threads += [self.publisher.thread, self.computer.batcher.thread]
+        reasons = [f"thread {name} has ended" for name in dead_threads(threads)]
+        return reasons + [text for text in (self.applier.broken, self._failure) if text]
 
     def close(self) -> None:
         """Stop threads, close log and store."""
@@ -310,6 +223,8 @@ class FeedEngine:
         self.publisher.close()
         self.consumer.close()
         self.computer.close()
+        self.applier.close()
+        self.newcomers.close()
         self.behind.close()
         self.requests.close()
         self.log.close()
@@ -318,18 +233,42 @@ class FeedEngine:
 
     def _keep(self) -> None:
         """Background: replay the log once, then look after the store and the counters' clock."""
+        keep_going(
+            self._turn,
+            name="keeper",
+            stop=self._stop,
+            failed=self.metrics.thread_failed,
+            pause_s=self.settings.refresh_s,
+        )
+
+    def _turn(self) -> None:
+        try:
+            if not self.caught_up:
+                self._start()
+            self._stop.wait(self.settings.refresh_s)
+            if not self._stop.is_set():
+                self._look_after()
+        except Exception as error:
+            self._failure = f"keeper: {type(error).__name__}: {error}"
+            raise
+        self._failure = ""
+
+    def _start(self) -> None:
         self._replay()
+        if self._stop.is_set():
+            return
         self.consumer.start_at(self.applied_seq)
         self.consumer.start()
         if self.settings.worker == 0:
             self.publisher.start()
-        self._caught_up = True
-        while not self._stop.wait(self.settings.refresh_s):
-            self.store.revive()
-            if self.shared.latest() > self.applied_seq:
-                self.loop.call_soon_threadsafe(self.see_other_workers)
-            self._publish_trends()
-            self.metrics.stream_lag.set(max(0, self.applied_seq - self.consumer.applied_seq))
+        self.caught_up = True
+
+    def _look_after(self) -> None:
+        self.store.revive()
+        if self.shared.latest() > self.applied_seq:
+            self.loop.call_soon_threadsafe(self.applier.catch_up)
+        self._publish_trends()
+        self.metrics.stream_lag.set(max(0, self.applied_seq - self.consumer.applied_seq))
 
     def _replay(self) -> None:
         """Everything that follows from the log, from its start; nobody is served before its end."""
@@ -337,11 +276,16 @@ class FeedEngine:
             stored = self.log.read(self.applied_seq, REPLAY_BATCH)
             if not stored:
                 break
-            for upload in self._uploads(stored):
-                self.add_video(upload)
-            self._apply(stored)
-            records = [read_record(event, self.video_idx) for event in stored]
+            for upload in map(self.applier.read, stored):
+                if isinstance(upload, UploadRecord):
+                    self.uploads.collect(upload)
+            self.uploads.start()
+            self.newcomers.bring_back_now(self.applier.absent(stored))
+            self.applier.apply(stored)
+            records = [self.applier.read(event) for event in stored]
             self.trends.add([r for r in records if isinstance(r, WatchEvent)])
+            if self.users.leaving:
+                self.behind.flush()
         self.snapshot = self.trends.advance(self.clock.now())
         self.recommender.prepare(self.snapshot)
         self.computer.find_stored()
@@ -356,19 +300,3 @@ class FeedEngine:
         snapshot = self.trends.snapshot
         self.recommender.prepare(snapshot)
         self.snapshot = snapshot
-
-    def _uploads(self, stored: Sequence[StoredEvent]) -> list[UploadRecord]:
-        records = [read_record(event, self.video_idx) for event in stored]
-        return [r for r in records if isinstance(r, UploadRecord)]
-
-
-def _finish_upload(
-    added: Future[list[int]],
-    done: asyncio.Future[list[AppendResult]],
-    results: list[AppendResult],
-) -> None:
-    error = added.exception()
-    if error is not None:
-        done.set_exception(error)
-    else:
-        done.set_result(results)

@@ -16,6 +16,7 @@ from shorts_recommendation.config import Config
 from shorts_recommendation.counters import CounterSnapshot, VideoCounters
 from shorts_recommendation.items import ItemTable
 from shorts_recommendation.log import Catalogue, Users
+from shorts_recommendation.new_video import NewVideo
 from shorts_recommendation.requests import RequestBatch
 from shorts_recommendation.state import UserStates
 
@@ -104,21 +105,14 @@ class Recommender(Protocol):
     def count_exposures(self, videos: np.ndarray) -> None:
         """Videos i32[n] were shown: the uploads' budget between two snapshots. From any thread."""
 
-    def add_video(
-        self,
-        *,
-        video_id: int,
-        creator_idx: int,
-        tags: np.ndarray,
-        language: int,
-        duration_s: float,
-        content: np.ndarray,
-        upload_s: int,
-    ) -> int:
-        """Takes an upload: its vector goes into the index and it joins the fresh source.
+    def add_videos(self, videos: Sequence[NewVideo]) -> list[int]:
+        """Takes uploads: their vectors go into the index and they join the fresh source.
 
         Returns:
-            Its ``video_idx``, the next free one.
+            Their ``video_idx``, the next free ones.
+
+        Raises:
+            ValueError: One of them is impossible; nothing has changed.
         """
 
     def warm_up(self) -> None:

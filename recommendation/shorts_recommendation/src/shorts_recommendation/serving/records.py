@@ -20,6 +20,9 @@ from ml_platform.serving.event_log import LoggedEvent, StoredEvent
 from shorts_recommendation.serving.schemas import Event, Upload
 from shorts_recommendation.serving.users import WatchEvent
 
+UNREADABLE = (ValueError, KeyError, TypeError, OverflowError)
+"""What `read_record` raises for bytes that no `logged_event` and no `logged_upload` has written."""
+
 
 @dataclass(frozen=True, slots=True)
 class UploadRecord:
@@ -55,11 +58,14 @@ def logged_upload(upload: Upload, now_s: int) -> LoggedEvent:
 def read_record(
     stored: StoredEvent, video_idx: Mapping[int, int]
 ) -> WatchEvent | UploadRecord | None:
-    """A record in internal terms; None for an event on a video that the bundle does not have.
+    """A record in internal terms; None for an event on a video that is not in the index.
 
     Args:
         stored: As read from the log.
         video_idx: Internal index by external id.
+
+    Raises:
+        UNREADABLE: The bytes are something else.
     """
     body = orjson.loads(stored.body)
     if body["kind"] == "upload":
@@ -82,7 +88,7 @@ def read_record(
 def _on_screen_s(body: Mapping[str, Any], received_at: int) -> int:
     """When the video came on screen, as the log of training has it: before it was watched."""
     if body["timestamp"] is not None:
-        return int(body["timestamp"])
+        return min(int(body["timestamp"]), received_at)  # a client's clock may run ahead of ours
     return received_at - math.ceil(body["watch_s"])
 
 

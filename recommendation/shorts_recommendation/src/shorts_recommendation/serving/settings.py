@@ -72,7 +72,37 @@ class FeedMetrics(ServiceMetrics):
             "Events of the log that the consumer has not handled.",
             registry=self.registry,
         )
+        self.skipped = Counter(
+            "log_records_skipped_total",
+            "Records of the log that could not be applied: unreadable, unknown_video, bad_upload.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.states_lost = Counter(
+            "newcomer_states_lost_total",
+            "States of newcomers that made room and are nowhere any more.",
+            registry=self.registry,
+        )
+        self.thread_failures = Counter(
+            "thread_failures_total",
+            "Turns of background threads that raised; the threads went on.",
+            ("thread",),
+            registry=self.registry,
+        )
+        self.stream_gaps = Counter(
+            "stream_gaps_total",
+            "Events that the stream did not have and the log gave.",
+            registry=self.registry,
+        )
+        for reason in ("unreadable", "unknown_video", "bad_upload"):
+            self.skipped.labels(reason)
+        for thread in ("keeper", "publisher", "consumer", "write-behind", "compute"):
+            self.thread_failures.labels(thread)
         for by in ANSWERS:
             self.answers.labels(by)
         for work in ("publish", "write", "read"):
             self.store_failures.labels(work)
+
+    def thread_failed(self, thread: str) -> None:
+        """Count a turn of a background thread that raised."""
+        self.thread_failures.labels(thread).inc()

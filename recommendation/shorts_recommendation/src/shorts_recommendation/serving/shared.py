@@ -34,8 +34,12 @@ class SharedSeq:
         self._alone = workers == 1
 
     def publish(self, seq: int) -> None:
-        """The caller has committed up to this number."""
-        struct.pack_into("<q", self._map, self._place, seq)
+        """The caller has committed up to this number; a lower one changes nothing.
+
+        The answer to a retry carries the number of the first attempt, which lies behind.
+        """
+        if seq > struct.unpack_from("<q", self._map, self._place)[0]:
+            struct.pack_into("<q", self._map, self._place, seq)
 
     def latest(self) -> int:
         """The highest number of all; 0 for a worker that is alone, who knows it anyway."""

@@ -24,6 +24,7 @@ from typing import Any
 import redis
 
 from ml_platform.serving.event_log import EventLog, StoredEvent
+from ml_platform.serving.looping import keep_going
 from ml_platform.serving.stages import StageError
 from ml_platform.serving.store import Store, StoreUnavailableError
 
@@ -36,6 +37,10 @@ PAUSE_S = 0.2
 """After a failure of the store."""
 GATHER_S = 0.01
 """A publisher that was woken waits so long for more events: one round trip carries them all."""
+IDLE_S = 1.0
+"""A publisher that nobody woke for so long looks whether the store still has what it got."""
+ALREADY_THERE = "equal or smaller"
+"""In the store's refusal of an id that is not larger than its last."""
 BLOCK_MS = 40
 """A read that waits for entries; below the store's time-out."""
 CLAIM_EVERY_S = 5.0
@@ -52,6 +57,7 @@ class Publisher:
         key: Of the stream.
         floor: Where to begin with an empty stream: what readers of this process have handled.
         on_failure: Told of a store that refused.
+        thread_failed: Told the thread's name after any other error.
     """
 
     def __init__(
@@ -62,18 +68,20 @@ class Publisher:
         *,
         floor: Callable[[], int],
         on_failure: Callable[[str], None] = lambda detail: None,
+        thread_failed: Callable[[str], None] = lambda name: None,
     ) -> None:
+        self._thread_failed = thread_failed
         self._log, self._store, self.key = log, store, key
         self._floor, self._on_failure = floor, on_failure
         self._known = False
         self.published_seq = 0
         self._wake = threading.Event()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     def start(self) -> None:
         """Begin to publish."""
-        self._thread.start()
+        self.thread.start()
 
     def wake(self) -> None:
         """There are new events in the log."""
@@ -83,8 +91,8 @@ class Publisher:
         """Stop after the batch in hand."""
         self._stop.set()
         self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self.thread.is_alive():
+            self.thread.join()
 
     def publish(self) -> int:
         """Publish what is missing; returns how many entries were added.
@@ -102,18 +110,29 @@ class Publisher:
             added += len(events)
         return added
 
+    def look_again(self) -> None:
+        """Compare with what the store has: one that was restarted empty gets everything again.
+
+        Raises:
+            StoreUnavailableError: The store is down.
+        """
+        self.published_seq = min(self.published_seq, self._store.call(self._last_seq))
+
     def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self.publish()
-            except StoreUnavailableError as error:
-                self._known = False  # the store may come back empty
-                self._on_failure(str(error))
-                self._stop.wait(PAUSE_S)
-                continue
-            self._wake.wait(1.0)
-            self._wake.clear()
-            self._stop.wait(GATHER_S)
+        keep_going(self._turn, name="publisher", stop=self._stop, failed=self._thread_failed)
+
+    def _turn(self) -> None:
+        try:
+            self.publish()
+            if not self._wake.wait(IDLE_S):
+                self.look_again()
+        except StoreUnavailableError as error:
+            self._known = False  # the store may come back empty
+            self._on_failure(str(error))
+            self._stop.wait(PAUSE_S)
+            return
+        self._wake.clear()
+        self._stop.wait(GATHER_S)
 
     def _last_seq(self, client: redis.Redis) -> int:
         """The last number in the stream; with none, where to begin."""
@@ -125,7 +144,10 @@ class Publisher:
         for event in events:
             fields: Any = {"body": event.body, "received_at": event.received_at}
             pipe.xadd(self.key, fields, id=f"{event.seq}-0", maxlen=MAX_STREAM, approximate=True)
-        pipe.execute(raise_on_error=False)  # an id that is there already was added before a failure
+        for reply in pipe.execute(raise_on_error=False):
+            # An id that is there already was added before a failure; anything else is not there.
+            if isinstance(reply, Exception) and ALREADY_THERE not in str(reply):
+                raise StoreUnavailableError(f"the stream takes no entries: {reply}")
 
 
 class Consumer:
@@ -139,6 +161,9 @@ class Consumer:
         handle: Given entries in order; those of a number that was handled before are left out.
         start_seq: Numbers up to here are handled already.
         claim_idle_ms: An entry that another member left so long is taken over.
+        fill: Gives the events after one number and before another, where the stream has a gap: it
+            was cut, or came back empty. Only for a group of one member, who sees every entry.
+        thread_failed: Told the thread's name after an error.
     """
 
     def __init__(
@@ -151,7 +176,10 @@ class Consumer:
         handle: Callable[[Sequence[StoredEvent]], None],
         start_seq: int = 0,
         claim_idle_ms: int = 30_000,
+        fill: Callable[[int, int], list[StoredEvent]] | None = None,
+        thread_failed: Callable[[str], None] = lambda name: None,
     ) -> None:
+        self._fill, self._thread_failed = fill, thread_failed
         self._store, self.key, self.group, self.name = store, key, group, name
         self._handle = handle
         self._claim_idle_ms = claim_idle_ms
@@ -162,7 +190,7 @@ class Consumer:
         self._known = False
         self._next_claim_s = 0.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="consumer", daemon=True)
 
     def start_at(self, seq: int) -> None:
         """Numbers up to here were handled before: a replay of the log has done it."""
@@ -170,13 +198,13 @@ class Consumer:
 
     def start(self) -> None:
         """Begin to read."""
-        self._thread.start()
+        self.thread.start()
 
     def close(self) -> None:
         """Stop after the batch in hand; what was not acknowledged stays pending."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self.thread.is_alive():
+            self.thread.join()
 
     def step(self, *, block_ms: int | None = None) -> int:
         """Read and handle one batch; returns how many entries were acknowledged.
@@ -199,17 +227,20 @@ class Consumer:
             raise
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self.step(block_ms=BLOCK_MS)
-            except StoreUnavailableError:
-                self._stop.wait(PAUSE_S)
-            except StageError as error:
-                logger.warning("stream: %s", error)
-                self._stop.wait(PAUSE_S)
-            except Exception:  # the consumer outlives one bad batch; its entries stay pending
-                logger.exception("entries of the stream were not handled")
-                self._stop.wait(PAUSE_S)
+        keep_going(self._turn, name="consumer", stop=self._stop, failed=self._thread_failed)
+
+    def _turn(self) -> None:
+        try:
+            self.step(block_ms=BLOCK_MS)
+        except StoreUnavailableError:
+            self._stop.wait(PAUSE_S)
+        except StageError as error:  # not now; its entries stay pending
+            self._known = False
+            logger.info("stream: %s", error)
+            self._stop.wait(PAUSE_S)
+        except Exception:
+            self._known = False  # what was not handled is read again
+            raise
 
     def _open(self) -> None:
         """Make the group, then handle what a predecessor of this name left."""
@@ -240,6 +271,11 @@ class Consumer:
 
     def _finish(self, entries: list[StoredEvent]) -> int:
         fresh = [e for e in sorted(entries, key=lambda e: e.seq) if self._is_new(e.seq)]
+        if fresh and self._fill is not None and fresh[-1].seq > self.applied_seq + len(fresh):
+            between = self._fill(self.applied_seq, fresh[-1].seq)
+            known = {e.seq for e in fresh}
+            fresh += [e for e in between if e.seq not in known and self._is_new(e.seq)]
+            fresh.sort(key=lambda e: e.seq)
         if fresh:
             self._handle(fresh)
             self._handled.extend(e.seq for e in fresh)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,11 @@ from shorts_recommendation.log import LONG_VIEW_S, SKIP_S
 from shorts_recommendation.requests import RequestBatch
 from shorts_recommendation.serving.protocol import Recommender
 from shorts_recommendation.state import Outcomes
+
+MAX_LEAVING = 4_000
+"""States of 7 KB that wait for the store; beyond, the one that waited longest must be there."""
+MAX_EVICTED = 200_000
+"""Users whose state is looked for in the store; beyond, the one longest gone is a stranger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,10 @@ class LiveUsers:
     """All states of one process. Thread-safe: one lock, held for tens of microseconds.
 
     Attributes:
-        evicted: Newcomers whose row made room for others; the store has their state.
+        evicted: Newcomers whose row made room for others, with the version that their state had.
+        leaving: Their states, until the store has them (`stored`).
         reassigned: Such rows, until somebody empties the list: what is cached under them is stale.
+        packed: Users and states on their way to the store, until somebody empties the list.
 
     Args:
         recommender: Gives the states after training.
@@ -78,6 +85,8 @@ class LiveUsers:
     """
 
     def __init__(self, recommender: Recommender, newcomer_rows: int) -> None:
+        if newcomer_rows < 1:
+            raise ValueError(f"newcomer_rows must be at least 1, got {newcomer_rows}")
         self.n_known = len(recommender.users)
         self.stranger = self.n_known + newcomer_rows
         self.states = recommender.new_states(self.stranger + 1)
@@ -86,9 +95,12 @@ class LiveUsers:
         self._ids: list[int] = recommender.users.user_ids.tolist()
         self._known = {user_id: row for row, user_id in enumerate(self._ids)}
         self._newcomer_of: dict[int, int] = {}
-        self.evicted: set[int] = set()
+        self.evicted: OrderedDict[int, int] = OrderedDict()
+        self.leaving: OrderedDict[int, bytes] = OrderedDict()
         self.reassigned: list[int] = []
+        self.packed: list[tuple[int, bytes]] = []
         self._newcomers: OrderedDict[int, int] = OrderedDict()
+        self._newcomer_rows = newcomer_rows
         self._free = list(range(self.stranger - 1, self.n_known - 1, -1))
         self._fields = tuple(
             name
@@ -114,19 +126,28 @@ class LiveUsers:
         Returns:
             Row of each event.
         """
+        rows: list[int] = []
         with self.lock:
-            rows = [self._row_for_writing(event.user_id) for event in events]
-            for begin, end in _rounds(rows):
-                self._apply_round(events[begin:end], np.array(rows[begin:end]))
+            for begin, end in _rounds([event.user_id for event in events], self._newcomer_rows):
+                part = events[begin:end]
+                of_part = [self._row_for_writing(event.user_id) for event in part]
+                # A state that came back from the store may have seen an event already.
+                new = [i for i, r in enumerate(of_part) if part[i].seq > self.version[r]]
+                if new:
+                    self._apply_round([part[i] for i in new], np.array([of_part[i] for i in new]))
+                rows += of_part
         return rows
 
-    def batch(self, rows: np.ndarray, now_s: int) -> tuple[RequestBatch, np.ndarray]:
-        """What B users' states say at this moment, and their versions, i64[B]."""
+    def batch(
+        self, rows: np.ndarray, now_s: int
+    ) -> tuple[RequestBatch, np.ndarray, list[int | None]]:
+        """What B users' states say at this moment, their versions, i64[B], and whose they are."""
         with self.lock:
             batch = self.states.batch(rows, np.full(len(rows), now_s, dtype=np.int64))
             version = self.version[rows]
+            users = [self.user_of(row) for row in rows.tolist()]
         user_idx = np.where(batch.user_idx < self.n_known, batch.user_idx, -1).astype(np.int32)
-        return replace(batch, user_idx=user_idx), version
+        return replace(batch, user_idx=user_idx), version, users
 
     def use_items(self, items: ItemTable) -> None:
         """Read the features of videos from a larger table, after an upload."""
@@ -147,13 +168,41 @@ class LiveUsers:
         """Give a newcomer back the state that `pack` wrote.
 
         Returns:
-            False where the blob is of another layout, or the user has a state already.
+            False where the blob is of another layout or older than the state that made room, or
+            the user has a state already.
         """
         with self.lock:
             if len(blob) != len(self._empty) or self.row(user_id) != self.stranger:
                 return False
+            if int(np.frombuffer(blob, np.int64, 1)[0]) < self.evicted.get(user_id, 0):
+                return False
+            self.leaving.pop(user_id, None)
             self._unpack(self._row_for_writing(user_id), blob)
             return True
+
+    def absent(self, user_ids: Collection[int]) -> set[int]:
+        """Those whose state made room and is in this process no more."""
+        return {u for u in user_ids if u in self.evicted and u not in self.leaving}
+
+    def come_back(self, user_id: int) -> bool:
+        """Give a row to a state that has not left yet; False where there is none."""
+        with self.lock:
+            if user_id not in self.leaving:
+                return False
+            self._row_for_writing(user_id)
+            return True
+
+    def stored(self, user_id: int, blob: bytes) -> None:
+        """The store has this very state: it need not be kept here."""
+        with self.lock:
+            if self.leaving.get(user_id) is blob:
+                del self.leaving[user_id]
+
+    def forget(self, user_id: int) -> None:
+        """The user's state is nowhere: a stranger from now on."""
+        with self.lock:
+            self.evicted.pop(user_id, None)
+            self.leaving.pop(user_id, None)
 
     def unpacked(self, blob: bytes) -> tuple[int, dict[str, np.ndarray]]:
         """The version and the arrays of one user in a blob of `pack`."""
@@ -174,18 +223,26 @@ class LiveUsers:
             return row
         row = self._newcomers.pop(user_id, None)
         if row is None:
+            blob = self.leaving.pop(user_id, self._empty)
             row = self._free.pop() if self._free else self._make_room()
-            self._unpack(row, self._empty)
-            self.evicted.discard(user_id)
+            self._unpack(row, blob)
+            self.evicted.pop(user_id, None)
         self._newcomers[user_id] = row  # the most recent stands last
         self._newcomer_of[row] = user_id
         return row
 
     def _make_room(self) -> int:
-        """Take the row of the newcomer whose last event is longest ago."""
+        """Take the row of the newcomer whose last event is longest ago; its state leaves."""
         user_id, row = self._newcomers.popitem(last=False)
-        self.evicted.add(user_id)
+        blob = self._pack(row)
+        self.evicted[user_id] = int(self.version[row])
+        self.leaving[user_id] = blob
+        self.packed.append((user_id, blob))
         self.reassigned.append(row)
+        if len(self.leaving) > MAX_LEAVING:
+            self.leaving.popitem(last=False)
+        if len(self.evicted) > MAX_EVICTED:
+            self.evicted.popitem(last=False)
         return row
 
     def _apply_round(self, events: Sequence[WatchEvent], rows: np.ndarray) -> None:
@@ -207,14 +264,17 @@ class LiveUsers:
             getattr(self.states, name)[row] = values
 
 
-def _rounds(rows: Sequence[int]) -> list[tuple[int, int]]:
-    """Cut into runs in which no row appears twice: a user's second event depends on the first."""
+def _rounds(user_ids: Sequence[int], most: int) -> list[tuple[int, int]]:
+    """Cut into runs in which no user appears twice: a second event depends on the first.
+
+    At most ``most`` in one: with more newcomers than rows a run would take its own rows away.
+    """
     cuts: list[tuple[int, int]] = []
     begin = 0
     inside: set[int] = set()
-    for i, row in enumerate(rows):
-        if row in inside:
+    for i, user_id in enumerate(user_ids):
+        if user_id in inside or len(inside) == most:
             cuts.append((begin, i))
             begin, inside = i, set()
-        inside.add(row)
-    return [*cuts, (begin, len(rows))] if rows else []
+        inside.add(user_id)
+    return [*cuts, (begin, len(user_ids))] if user_ids else []

@@ -10,14 +10,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import redis
 
+from ml_platform.serving.looping import keep_going
 from ml_platform.serving.store import Store, StoreUnavailableError
 
 EVERY_S = 0.02
 MAX_WAITING = 20_000
 BATCH = 500
+
+
+class _Value(NamedTuple):
+    blob: bytes
+    ttl_s: int | None
+    written: Callable[[], object] | None
 
 
 class WriteBehind:
@@ -26,27 +34,45 @@ class WriteBehind:
     Args:
         store: Where to.
         on_failure: Told of a store that refused.
+        thread_failed: Told the thread's name after any other error.
     """
 
     def __init__(
-        self, store: Store, on_failure: Callable[[str], None] = lambda detail: None
+        self,
+        store: Store,
+        on_failure: Callable[[str], None] = lambda detail: None,
+        thread_failed: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._store, self._on_failure = store, on_failure
-        self._waiting: dict[str, tuple[bytes, int | None]] = {}
+        self._thread_failed = thread_failed
+        self._waiting: dict[str, _Value] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self.written = 0
         self.dropped = 0
-        self._thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
+        self.thread.start()
 
-    def put(self, key: str, value: bytes, ttl_s: int | None = None) -> None:
-        """Queue one value; dropped and counted when too many wait."""
+    def put(
+        self,
+        key: str,
+        value: bytes,
+        ttl_s: int | None = None,
+        written: Callable[[], object] | None = None,
+    ) -> None:
+        """Queue one value; dropped and counted when too many wait.
+
+        Args:
+            key: In the store.
+            value: Replaces one of the same key that still waits.
+            ttl_s: Seconds to live; for ever when absent.
+            written: Called by the writer's thread once the store has this very value.
+        """
         with self._lock:
             if len(self._waiting) >= MAX_WAITING and key not in self._waiting:
                 self.dropped += 1
             else:
-                self._waiting[key] = (value, ttl_s)
+                self._waiting[key] = _Value(value, ttl_s, written)
 
     def flush(self) -> int:
         """Write what waits now; returns how many values were written."""
@@ -62,14 +88,17 @@ class WriteBehind:
                 self._on_failure(str(error))
                 return begin
             self.written += len(part)
+            for _, value in part:
+                if value.written is not None:
+                    value.written()
         return len(items)
 
     def close(self) -> None:
         """Write what waits, then stop."""
         self._stop.set()
-        self._thread.join()
+        self.thread.join()
 
-    def _put_back(self, items: list[tuple[str, tuple[bytes, int | None]]]) -> None:
+    def _put_back(self, items: list[tuple[str, _Value]]) -> None:
         """Keep what was not written for later, where nothing newer waits."""
         with self._lock:
             for key, value in items:
@@ -79,13 +108,16 @@ class WriteBehind:
                     self.dropped += 1
 
     def _run(self) -> None:
-        while not self._stop.wait(EVERY_S):
-            self.flush()
+        keep_going(self._turn, name="write-behind", stop=self._stop, failed=self._thread_failed)
+        self.flush()
+
+    def _turn(self) -> None:
+        self._stop.wait(EVERY_S)
         self.flush()
 
 
-def _write(client: redis.Redis, items: list[tuple[str, tuple[bytes, int | None]]]) -> None:
+def _write(client: redis.Redis, items: list[tuple[str, _Value]]) -> None:
     pipe = client.pipeline(transaction=False)
-    for key, (value, ttl_s) in items:
-        pipe.set(key, value, ex=ttl_s)
+    for key, value in items:
+        pipe.set(key, value.blob, ex=value.ttl_s)
     pipe.execute()

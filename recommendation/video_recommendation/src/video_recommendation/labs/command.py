@@ -6,22 +6,18 @@ run's results folder. ``list`` prints the names.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 import typer
 
-from ml_platform.evaluation.lab import Lab, Source, find_lab, perform_lab, print_labs
-from ml_platform.evaluation.results import Results
+from ml_platform.evaluation.lab import Lab
+from ml_platform.evaluation.lab import run_lab as perform
 from video_recommendation.artifacts import SYSTEM_FOLDER
 
 if TYPE_CHECKING:
     from video_recommendation.commands import Run
 
 SYSTEM = "video_recommendation"
-UNKNOWN_NAME = 2
-"""Exit code, as for any other mistake in the command line."""
-
 LABS = (
     Lab("label-leakage", "A feature is read from a daily table. What does the offline test say?"),
     Lab("train-serve-skew", "Serving reads the history in the wrong order. Which monitor rings?"),
@@ -38,31 +34,7 @@ def run_lab(run: Run, name: str) -> None:
     Raises:
         typer.Exit: with code 2 for a name that no lab has.
     """
-    if name == "list":
-        print_labs(run.console, LABS)
-        return
-    try:
-        lab = find_lab(LABS, name)
-    except ValueError as unknown:
-        run.console.print(f"[red]{unknown}", highlight=False)
-        raise typer.Exit(UNKNOWN_NAME) from unknown
-    module = importlib.import_module(f"video_recommendation.labs.{lab.key}")
-    perform_lab(
-        lab,
-        lambda: module.run(run),
-        lambda source: _results(run, source),
-        folder=run.results_folder(),
-        console=run.console,
-    )
-
-
-def _results(run: Run, source: Source) -> Results:
-    return Results.start(
-        system=SYSTEM,
-        config=run.config.model_dump(mode="json"),
-        dataset_name=source.name,
-        dataset_sha256=source.sha256,
-        synthetic=source.synthetic,
-        seed=run.config.seed,
-        root=SYSTEM_FOLDER,
-    )
+    package = "video_recommendation.labs"
+    status = perform(run, name, LABS, package=package, system=SYSTEM, root=SYSTEM_FOLDER)
+    if status:
+        raise typer.Exit(status)

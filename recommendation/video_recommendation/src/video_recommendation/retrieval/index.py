@@ -16,13 +16,12 @@ Legend: I items, Q queries, D embedding dim, k neighbours a query.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 
+from ml_algorithms.nearest_neighbour.faiss_threads import faiss_threads
 from video_recommendation.config import IndexConfig
 
 TRAINING_VECTORS_PER_LIST = 39
@@ -114,17 +113,6 @@ def measure_index(
         p50_ms=float(np.percentile(latency_ms, 50)),
         p99_ms=float(np.percentile(latency_ms, 99)),
     )
-
-
-@contextmanager
-def faiss_threads(n_threads: int) -> Iterator[None]:
-    """Sets FAISS's number of threads (one setting for the whole process) and restores it."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def search_one_by_one(
