@@ -281,7 +281,7 @@ def _read_pickle(path: Path) -> _Matrix:
 
 def _rows_of(indptr: np.ndarray, n_rows: int, n_pairs: int) -> np.ndarray:
     """The row of each pair; what it allocates is bounded by what the file holds."""
-    lengths = np.diff(indptr.astype(np.int64))
+    lengths: np.ndarray = np.diff(indptr.astype(np.int64))
     fits = len(lengths) == n_rows and (lengths >= 0).all() and lengths.sum() == n_pairs
     if not fits:
         raise ValueError(

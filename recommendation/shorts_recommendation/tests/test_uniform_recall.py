@@ -17,8 +17,15 @@ from shorts_recommendation.evaluation.retrieval_queries import (
 from shorts_recommendation.evaluation.uniform_recall import effective_events, uniform_recall_at
 from shorts_recommendation.log import DAY_S, Windows
 from shorts_recommendation.retrieval.candidates import SOURCES
-from shorts_recommendation.retrieval.choices import EPOCHS, HEADS, QUOTAS, REJECTED_WEIGHTS
-from shorts_recommendation.retrieval.choices import name_of, try_merges, try_towers
+from shorts_recommendation.retrieval.choices import (
+    EPOCHS,
+    HEADS,
+    QUOTAS,
+    REJECTED_WEIGHTS,
+    name_of,
+    try_merges,
+    try_towers,
+)
 from shorts_recommendation.retrieval.choices_command import record, validation_queries
 
 

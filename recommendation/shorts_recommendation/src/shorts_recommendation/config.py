@@ -173,7 +173,7 @@ class RetrievalConfig(Stage):
     """Neighbours that are searched for every place of the vector quota."""
     index: Literal["auto", "flat", "ivf", "hnsw", "int8"] = "auto"
     """auto: the fastest with recall of at least 0.95 on these embeddings, at the depth of a request,
-    eight requests at a time. On full-size vectors it takes int8 (index/int8_0/qps)."""
+    eight requests at a time. On full-size vectors it takes int8 (index/int8/qps)."""
 
     @model_validator(mode="after")
     def _quotas_fill_the_list(self) -> RetrievalConfig:

@@ -15,6 +15,7 @@ that keeps the encoding between two events passes it in.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -322,6 +323,10 @@ class Recommender:
         self.preranker.add_videos(self.catalogue)
         self._prepared = None
         return list(range(first, first + len(videos)))
+
+    def reseed(self, stream: int) -> None:
+        """Draws of its own for each process that was forked from one; exploration uses them."""
+        self._rng = np.random.default_rng([self.config.seed, stream, time.time_ns()])
 
     def warm_up(self) -> None:
         """Touches every stage, so that the first request is not the slowest."""

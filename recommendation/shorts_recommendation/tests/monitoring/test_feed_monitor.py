@@ -247,6 +247,29 @@ def test_events_and_their_effect_are_counted(days):
     assert values["feed_snapshot_age_seconds", ""] == 7.0
 
 
+def test_places_are_counted_as_far_as_an_answer_reaches(days):
+    """Twenty are computed, ten answered: an upload on the sixteenth has not been seen."""
+
+    class Late(TagFeed):
+        def recommend(self, batch, snapshot, k):
+            found = super().recommend(batch, snapshot, k)
+            return [replace(one, reasons=["relevance"] * 15 + ["fresh"] * 5) for one in found]
+
+    monitor = FeedMonitor(
+        CollectorRegistry(),
+        CONFIG.state,
+        lambda: days[0].feed.items,
+        snapshot_age_s=lambda: 7.0,
+        answered=10,
+        settings=MonitorSettings(),
+    )
+    two = days[0].batch.take(np.array([4, 6]))
+    slates = Late(days[0].feed.items).recommend(two, days[0].snapshot, 20)
+    monitor.slates_made(two, days[0].snapshot, slates)
+    assert read(monitor)["feed_slots_total", "relevance"] == 20
+    assert read(monitor)["feed_slots_total", "fresh"] == 0
+
+
 def read(monitor: FeedMonitor) -> dict[tuple[str, str], float]:
     text = generate_latest(monitor.registry)
     return {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -32,6 +35,62 @@ def test_two_workers_apply_every_event_and_upload_before_the_next_feed(tmp_path)
         assert clients[0].post("/v1/uploads", json=upload()).status_code == 200
         for client in clients:
             assert 5001 in ids(feed(client, 6, k=3, cache="off"))
+        for client in clients:
+            client.close()
+    finally:
+        process.terminate()
+        assert process.wait(15) in (0, -signal.SIGTERM)
+
+
+def running(pid):
+    """Whether a process lives; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["worker", "parent"])
+def test_no_half_of_a_service_goes_on(tmp_path, killed):
+    port = free_port()
+    process = start(tmp_path, port, workers=2)
+    workers: set[int] = set()
+    end = time.monotonic() + 20
+    while len(workers) < 2 and time.monotonic() < end:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0) as client:
+            workers.add(client.get("/v1/version").json()["pid"])
+    assert len(workers) == 2
+    os.kill(min(workers) if killed == "worker" else process.pid, signal.SIGKILL)
+    assert process.wait(20) == (1 if killed == "worker" else -signal.SIGKILL)
+    end = time.monotonic() + 15
+    while any(running(pid) for pid in workers):
+        assert time.monotonic() < end, "a worker outlived the service"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_an_upload_and_an_event_on_it_and_retries_at_two_workers(tmp_path):
+    port = free_port()
+    process = start(tmp_path, port, workers=2)
+    try:
+        clients = [
+            httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0) for _ in range(8)
+        ]
+        for i in range(6):
+            poster, other = clients[i], clients[(i + 3) % 8]
+            assert poster.post("/v1/uploads", json=upload(6000 + i)).status_code == 200
+            sent = event(f"u{i}", user_id=7, video_id=6000 + i)
+            receipt = other.post("/v1/events", json=sent).json()
+            assert receipt["accepted"] == 1, receipt
+            assert poster.post("/v1/events", json=sent).json()["duplicates"] == 1
+            assert clients[7].post("/v1/uploads", json=upload(6000 + i)).json()["seq"] == 2 * i + 1
+        for client in clients:
+            body = feed(client, 7, k=20)
+            assert body["state_version"] == 12
+            assert not {6000 + i for i in range(6)} & set(ids(body))
+            text = client.get("/metrics").text
+            assert 'log_records_skipped_total{reason="unknown_video"} 0.0' in text
         for client in clients:
             client.close()
     finally:

@@ -182,6 +182,9 @@ class TinyRecommender:
         self.base = np.append(self.base, np.float32(119.5))  # fresh: just below the first video
         return len(old)
 
+    def reseed(self, stream: int) -> None:
+        pass
+
     def warm_up(self) -> None:
         pass
 

@@ -133,8 +133,8 @@ def _report(
         ),
         alarm=(
             f"{broken['uploads_seen']:.0%} of the uploads of three days and more have been seen by "
-            f"anybody. The dashboard has long views of ( "
-            f"{early['long_view']:.3f}), and says {broken['long_view']:.3f} at the end."
+            f"anybody. Long views per video, on the dashboard: {early['long_view']:.3f} in the "
+            f"middle third, {broken['long_view']:.3f} at the end."
         ),
         more=(
             Comparison("Other budgets", others, _rows(ends, others)),

@@ -55,6 +55,7 @@ def attach(
         lambda: engine.recommender.items,
         snapshot_age_s=lambda: float(engine.clock.now() - engine.snapshot.as_of_s),
         trained=load_reference(bundle) if bundle else None,
+        answered=engine.config.prefetch,
         settings=settings,
     )
     engine.observers.append(monitor)

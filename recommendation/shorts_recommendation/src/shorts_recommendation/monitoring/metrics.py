@@ -21,7 +21,8 @@ from shorts_recommendation.reranking import REASONS
 
 SEVERITY = {"warning": 1, "alert": 2}
 OUTCOMES = ("shown", "long_view", "skip", "like")
-# Seconds. The promise is 0.1; an event whose user asks no more takes what it takes.
+# Seconds. The promise is 0.1; an event whose user asks no more takes what it takes, and in a quiet
+# service the computing ahead waits for company: the alert asks for a busy one.
 _EFFECT_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
 
 
@@ -42,7 +43,7 @@ class FeedWatchMetrics:
         )
         self.slots = Counter(
             "feed_slots_total",
-            "Places of computed slates by why the video stands there.",
+            "Places of a slate's first answer by why the video stands there.",
             ("reason",),
             registry=registry,
         )

@@ -84,6 +84,8 @@ class FeedMonitor:
         items: The catalogue now; asked anew for each slate, because uploads replace it.
         snapshot_age_s: For the gauge.
         trained: The profile of the bundle; None where it has none.
+        answered: Places of a slate that an answer holds: more are computed than most people see,
+            and only these are counted by reason. None counts all.
         settings: How often, over how much.
     """
 
@@ -95,6 +97,7 @@ class FeedMonitor:
         *,
         snapshot_age_s: Callable[[], float],
         trained: ReferenceProfile | None = None,
+        answered: int | None = None,
         settings: MonitorSettings | None = None,
     ) -> None:
         self.settings = settings or MonitorSettings()
@@ -102,7 +105,7 @@ class FeedMonitor:
         self.metrics = FeedWatchMetrics(registry, snapshot_age_s)
         self.reports: dict[str, DriftReport] = {}
         self._columns = monitored_columns(config)
-        self._items = items
+        self._items, self._answered = items, answered
         references = {"training": trained} if trained else {}
         self._drift = DriftMonitor(len(self._columns), references, self.settings.window_rows)
         self._aside: deque[tuple[RequestBatch, CounterSnapshot, ReasonedSlate]] = deque(
@@ -141,7 +144,9 @@ class FeedMonitor:
     ) -> None:
         """Slates were computed for these requests: counts places, puts some aside."""
         now = time.perf_counter()
-        reasons = Counter(reason for slate in slates for reason in slate.reasons)
+        reasons = Counter(
+            reason for slate in slates for reason in slate.reasons[: self._answered]
+        )
         for reason, n in reasons.items():
             self.metrics.slots.labels(reason).inc(n)
         for place, slate in enumerate(slates):

@@ -28,6 +28,10 @@ constant. The sum is divided by a count plus a prior and by no softmax, so that 
 evidence; Zhai et al., "Actions Speak Louder than Words" (HSTU, ICML 2024, section 3) drop the
 softmax of attention to keep the intensity of preferences.
 
+In the simulated world tastes are linear and drift slowly, and the sum does nearly all the work: on
+the validation days of a world of 3,000 users the AUC of long views is 0.7978, without the layers'
+part of the state 0.7975, without the sum 0.777.
+
 The head is a late fusion on purpose. Everything of an item (``I v`` and the keys of ``dots``) is
 computed once per catalogue, everything of a request once per request; per candidate remain a few
 dot products and the cross features. An encoder that reads the candidate as a token (Chen et al.,

@@ -183,8 +183,7 @@ def try_merges(
                 lists[key][at] = found
             step(len(at))
     return [
-        Tried.of(*key, found, queries, made.cost(key, len(queries)))
-        for key, found in lists.items()
+        Tried.of(*key, found, queries, made.cost(key, len(queries))) for key, found in lists.items()
     ]
 
 

@@ -99,4 +99,4 @@ def index_table(retriever: Retriever) -> Table:
 
 
 def _name(row: Measured) -> str:
-    return row.kind if row.kind == "flat" else f"{row.kind}_{row.width}"
+    return row.kind if row.width == 0 else f"{row.kind}_{row.width}"

@@ -115,6 +115,9 @@ class Recommender(Protocol):
             ValueError: One of them is impossible; nothing has changed.
         """
 
+    def reseed(self, stream: int) -> None:
+        """Draw anew: worker ``stream`` must not explore what the others do, nor after a restart."""
+
     def warm_up(self) -> None:
         """Answers a few requests, so that the first real one is not its slowest."""
 

@@ -10,11 +10,13 @@ too; each keeps the users' states itself and follows the log (`shared.SharedSeq`
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
 import socket
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +33,10 @@ logger = logging.getLogger(__name__)
 # Python's default lets the computing thread keep the interpreter for 5 ms while the event loop has
 # requests to answer that need a tenth of that.
 SWITCH_INTERVAL_S = 0.0005
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl."""
+STOP_WITHIN_S = 15.0
+"""For workers to finish what is in flight; uvicorn takes 10 s at most."""
 
 
 def serve(
@@ -74,30 +80,100 @@ def _fork(
     url = settings.redis_url
     if store is not None and store.server is not None:
         url = f"unix://{store.server.socket_path}"
-    children = []
-    for worker in range(settings.workers):
-        child = os.fork()
-        if child == 0:
-            mine = replace(settings, worker=worker, redis_url=url)
-            _run(recommender, mine, listener=listener, bundle=bundle)
-            os._exit(0)  # what the parent owns is the parent's to close
-        children.append(child)
-    signal.signal(signal.SIGTERM, lambda *_: _tell(children, signal.SIGTERM))
-    signal.signal(signal.SIGINT, lambda *_: _tell(children, signal.SIGTERM))
-    try:
-        for child in children:
-            os.waitpid(child, 0)
-    finally:
-        if store is not None:
-            store.close()
-
-
-def _tell(children: list[int], number: signal.Signals) -> None:
-    for child in children:
+    with _TermRaises():  # from here on a signal ends what has been started so far, too
+        children: list[int] = []
         try:
-            os.kill(child, number)
-        except ProcessLookupError:
-            logger.info("worker %d has ended already", child)
+            for worker in range(settings.workers):
+                mine = replace(settings, worker=worker, redis_url=url)
+                children.append(_start(recommender, mine, listener, bundle))
+            ended = _wait_for_any(children)
+        except SystemExit:
+            ended = 0
+        finally:
+            _stop(children)
+            if store is not None:
+                store.close()
+    if ended:
+        # Half a service answers half of it: worker 0 publishes what all others count. Whoever
+        # started this process starts it again.
+        raise SystemExit(1)
+
+
+def _start(
+    recommender: Recommender,
+    settings: ServingSettings,
+    listener: socket.socket,
+    bundle: Path | None,
+) -> int:
+    """Forks one worker; returns its process id."""
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:  # nothing of the parent's stack may run here: what it owns is the parent's to close
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _die_with(parent)
+        recommender.reseed(settings.worker)
+        _run(recommender, settings, listener=listener, bundle=bundle)
+        code = 0
+    except BaseException:
+        logger.exception("worker %d ended", settings.worker)
+    finally:
+        os._exit(code)
+
+
+def _die_with(parent: int) -> None:
+    """The kernel kills this process when its parent ends, by ``kill -9`` too (Linux)."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    except (OSError, AttributeError):
+        logger.warning("this system cannot tie a worker to its parent's life")
+    if os.getppid() != parent:  # it ended before the call
+        os._exit(1)
+
+
+def _wait_for_any(children: list[int]) -> int:
+    """Waits until a worker ends; returns its process id."""
+    while True:
+        child, status = os.waitpid(-1, 0)
+        if child in children:  # not the store's guard
+            children.remove(child)
+            logger.error("worker with process id %d ended, status %d", child, status)
+            return child
+
+
+def _stop(children: list[int]) -> None:
+    """Ask, wait a while, kill."""
+    for child in children:
+        os.kill(child, signal.SIGTERM)  # not waited for yet: the number is still its own
+    give_up_s = time.monotonic() + STOP_WITHIN_S
+    for child in children:
+        while os.waitpid(child, os.WNOHANG)[0] == 0:
+            if time.monotonic() > give_up_s:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                break
+            time.sleep(0.01)
+
+
+class _TermRaises:
+    """SIGTERM and Ctrl-C raise SystemExit in this process while it lasts; once."""
+
+    def __enter__(self) -> None:
+        self._before = [signal.signal(n, self._handle) for n in (signal.SIGTERM, signal.SIGINT)]
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), self._before, strict=True):
+            signal.signal(number, handler)
+
+    @staticmethod
+    def _handle(*_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(0)
 
 
 def _run(

@@ -258,9 +258,15 @@ class Consumer:
             pass
 
     def _read(self, client: redis.Redis, after: str, block_ms: int | None) -> list[StoredEvent]:
-        reply: Any = client.xreadgroup(
-            self.group, self.name, {self.key: after}, count=BATCH, block=block_ms
-        )
+        try:
+            reply: Any = client.xreadgroup(
+                self.group, self.name, {self.key: after}, count=BATCH, block=block_ms
+            )
+        except redis.ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            # The store answers, and came back empty: no reason for others to leave it alone.
+            raise StoreUnavailableError(f"the stream has lost its group: {error}") from error
         return _entries(reply[0][1]) if reply else []
 
     def _claim(self, client: redis.Redis) -> list[StoredEvent]:
