@@ -1,14 +1,17 @@
 """Reading a pickled scipy matrix without trusting the pickle, and without scipy.
 
-In: an open file. Out: the matrix's state, a dictionary of arrays. A pickle may name any function to
-call while it is loaded; some data sets are published as pickles and come from the network without a
-checksum. So this unpickler knows the few names that an array needs, and refuses every other. Calls
-of those few with arguments that make no sense end in ``pickle.UnpicklingError`` too.
+In: an open file. Out: the matrix's state, a dictionary of arrays, and its entries' coordinates.
+
+A pickle may name any function to call while it is loaded; some data sets are published as pickles
+and come from the network without a checksum. So this unpickler knows the few names that an array
+needs, and refuses every other. Calls of those few with arguments that make no sense end in
+``pickle.UnpicklingError`` too.
 """
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -34,6 +37,43 @@ def load_matrix_state(stream: IO[bytes]) -> dict[str, Any]:
     if not isinstance(loaded, _State):
         raise pickle.UnpicklingError(f"it holds a {type(loaded).__name__}, not a sparse matrix")
     return loaded.state
+
+
+def coordinates(state: Mapping[str, Any]) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
+    """Shape, row and column i[N] of the matrix's entries, whichever kind it is.
+
+    Raises:
+        KeyError, TypeError, ValueError: If a part is missing, of another type, or does not fit.
+    """
+    shape = state["_shape"]
+    if not isinstance(shape, tuple) or [type(side) for side in shape] != [int, int]:
+        raise ValueError(f"its shape is {shape!r}, not two numbers")
+    if "coords" in state:  # scipy 1.13 and later
+        row, column = (_index(part) for part in tuple(state["coords"]))
+    elif "row" in state:
+        row, column = _index(state["row"]), _index(state["col"])
+    else:
+        column = _index(state["indices"])
+        row = _rows_of(_index(state["indptr"]), shape[0], len(column))
+    return (shape[0], shape[1]), row, column
+
+
+def _rows_of(indptr: np.ndarray, n_rows: int, n_pairs: int) -> np.ndarray:
+    """The row of each pair; what it allocates is bounded by what the file holds."""
+    lengths: np.ndarray = np.diff(indptr.astype(np.int64))
+    fits = len(lengths) == n_rows and (lengths >= 0).all() and lengths.sum() == n_pairs
+    if not fits:
+        raise ValueError(
+            f"its {len(lengths)} row lengths do not fit {n_rows} rows, {n_pairs} pairs"
+        )
+    return np.repeat(np.arange(n_rows), lengths)
+
+
+def _index(values: object) -> np.ndarray:
+    """An array of whole numbers, one dimension."""
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "iu":
+        raise ValueError(f"a {type(values).__name__} stands where an array of numbers should")
+    return values
 
 
 class _State:

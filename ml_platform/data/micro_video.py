@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ml_platform.data.array_pickle import load_matrix_state
+from ml_platform.data.array_pickle import coordinates, load_matrix_state
 from ml_platform.data.download import CorruptFileError, DatasetUnavailableError
 from ml_platform.data.raw_files import RawFiles, RawSpec
 from ml_platform.data.sources import default_cache_dir, folder_lock, obtain
@@ -263,38 +263,7 @@ def _read_npz(path: Path) -> _Matrix:
 def _read_pickle(path: Path) -> _Matrix:
     """A pickled scipy matrix, coordinates or compressed rows, without building it."""
     with path.open("rb") as stream:
-        state = load_matrix_state(stream)
-    shape = state["_shape"]
-    if not (
-        isinstance(shape, tuple) and len(shape) == 2 and all(isinstance(n, int) for n in shape)
-    ):
-        raise ValueError(f"its shape is {shape!r}, not two numbers")
-    if "coords" in state:  # scipy 1.13 and later
-        row, column = (_index(part) for part in tuple(state["coords"]))
-    elif "row" in state:
-        row, column = _index(state["row"]), _index(state["col"])
-    else:
-        column = _index(state["indices"])
-        row = _rows_of(_index(state["indptr"]), shape[0], len(column))
-    return shape, row, column
-
-
-def _rows_of(indptr: np.ndarray, n_rows: int, n_pairs: int) -> np.ndarray:
-    """The row of each pair; what it allocates is bounded by what the file holds."""
-    lengths: np.ndarray = np.diff(indptr.astype(np.int64))
-    fits = len(lengths) == n_rows and (lengths >= 0).all() and lengths.sum() == n_pairs
-    if not fits:
-        raise ValueError(
-            f"its {len(lengths)} row lengths do not fit {n_rows} rows, {n_pairs} pairs"
-        )
-    return np.repeat(np.arange(n_rows), lengths)
-
-
-def _index(values: object) -> np.ndarray:
-    """An array of whole numbers, one dimension."""
-    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "iu":
-        raise ValueError(f"a {type(values).__name__} stands where an array of numbers should")
-    return values
+        return coordinates(load_matrix_state(stream))
 
 
 def _read_features(path: Path, n_videos: int) -> np.ndarray:

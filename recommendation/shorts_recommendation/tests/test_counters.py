@@ -125,3 +125,31 @@ def test_a_copy_has_a_future_of_its_own() -> None:
 def test_a_bad_half_life_is_refused() -> None:
     with pytest.raises(ValueError, match="must be positive"):
         VideoCounters(3, (0.0,), 900, START_S)
+
+
+def test_many_small_additions_are_one_large_one() -> None:
+    rng = np.random.default_rng(0)
+    n = 500
+    videos = rng.integers(0, 20, n).astype(np.int32)
+    times = rng.integers(0, 5_000, n)
+    counted = rng.integers(0, 2, (n, 4)).astype(np.float32)
+    one, many = (VideoCounters(20, (1.0, 24.0), 900, 0) for _ in range(2))
+    one.add(videos, times, counted)
+    for row in range(n):
+        many.add(videos[row : row + 1], times[row : row + 1], counted[row : row + 1])
+    for now_s in (1_000, 2_000, 6_000):  # each leaves a rest for the next
+        first, second = one.advance(now_s), many.advance(now_s)
+        assert (first.counts == second.counts).all()
+        assert (first.exposures == second.exposures).all()
+    assert first.exposures.sum() == counted[:, 0].sum()
+
+
+def test_a_thousand_times_more_additions_cost_little_more() -> None:
+    """By calls of the slow part and not by the clock."""
+    counters, calls = VideoCounters(5, (1.0,), 900, 0), []
+    inner = counters._add
+    counters._add = lambda *given: (calls.append(len(given[2])), inner(*given))[1]  # type: ignore[method-assign]
+    for second in range(1_000):
+        counters.add(np.array([second % 5]), np.array([second]), np.ones((1, 4)))
+    counters.advance(900)
+    assert calls == [900]

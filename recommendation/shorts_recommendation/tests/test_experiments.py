@@ -434,9 +434,7 @@ def people_over(days: int, n: int, seed: int) -> dict[str, np.ndarray]:
     """Of each metric, values f64[days, n] that settle around 5 as the days go by."""
     rng = np.random.default_rng(seed)
     long = 1 + np.arange(days)[:, None]
-    return {
-        metric.name: 5 + rng.normal(size=(days, n)).cumsum(axis=0) / long for metric in METRICS
-    }
+    return {metric.name: 5 + rng.normal(size=(days, n)).cumsum(axis=0) / long for metric in METRICS}
 
 
 def as_measured(values: dict[str, np.ndarray]) -> list[dict[str, Measured]]:
@@ -554,6 +552,17 @@ def test_a_study_finds_that_the_truth_beats_chance(ground, expected):
     assert found.n == 120
     assert outcome.readings["oracle"]["skip_rate"].best.high < 0
     assert [one.day for one in outcome.looks("oracle", "ctr")] == [2, 3]
+    # A guardrail is shown as it is judged: with a third of the 5%.
+    treated = outcome.of_arm("oracle")
+    whole = reading.looks(
+        "sessions_per_day", outcome.by_day, outcome.before, ~treated, treated, 2, reading.ALPHA
+    )
+    shown = outcome.looks("oracle", "sessions_per_day")
+    for narrow, wide in zip(whole, shown, strict=True):
+        ratio = (wide.always_valid.high - wide.always_valid.low) / (
+            narrow.always_valid.high - narrow.always_valid.low
+        )
+        assert ratio == pytest.approx(3.412247 / 3.035122, rel=1e-4)
     assert reading.first_alarm(outcome.looks("oracle", "ctr"), down=False) == 2
     assert not outcome.ratio["oracle"].mismatch
 
@@ -703,7 +712,13 @@ class KnowsTheTruth:
 @pytest.fixture(scope="module")
 def knowing(ground, expected) -> Ground:
     settings = replace(
-        QUICK, people=60, trap_people=60, market_people=48, days=2, long_days=2, aa_splits=100,
+        QUICK,
+        people=60,
+        trap_people=60,
+        market_people=48,
+        days=2,
+        long_days=2,
+        aa_splits=100,
         trap_repeats=2,
     )
     return replace(ground, recommender=KnowsTheTruth(ground, CONFIG, expected), settings=settings)
@@ -794,6 +809,9 @@ def test_the_command_records_every_study_and_draws(knowing, tmp_path, monkeypatc
     assert rate.low <= reading.ALPHA
     assert rate.n == 100
     assert "salted hash" in rate.protocol
+    ranked = written["experiment_ranker_difference/lightgbm/ctr"]
+    assert "distilled from the transformer" in ranked.protocol
+    assert "distilled" not in rate.protocol
     for name in ("ranker", "diversity", "aa", "exploration", "trap_days"):
         picture = tmp_path / "demonstrations" / "plots" / f"experiment_{name}.png"
         assert picture.read_bytes().startswith(b"\x89PNG")

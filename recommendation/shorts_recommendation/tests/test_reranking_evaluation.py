@@ -13,8 +13,10 @@ from ml_platform.evaluation.results import Results
 from shorts_recommendation.config import Config, RerankingConfig, WorldConfig
 from shorts_recommendation.content_projection import fit_basis, project
 from shorts_recommendation.evaluation.reranking import (
+    Measured,
     evaluate_reranking,
     list_metrics,
+    record_aims,
     relative,
     value_kept,
     variants,
@@ -260,7 +262,74 @@ def test_less_weight_is_more_diversity_and_less_value(results: tuple[Results, Pa
     assert value("projection_principal", "correlation") > value("projection_random", "correlation")
     gain = value("mmr_0", "ild@10") / value("relevance", "ild@10") - 1
     assert value("mmr_0", "ild@10_change") == pytest.approx(gain, rel=1e-4)
-    assert value("reachable", "ild@10_gain") >= value("equal_watch", "ild@10_gain") >= 0
+    assert value("reachable", "ild@10_gain") > 0.1
+    assert found["reranking/equal_watch/ild@10_gain"].n == 60
+
+
+def aims_of(made: dict[str, tuple[np.ndarray, np.ndarray]]) -> Results:
+    """Of made-up variants: (diversity, watch seconds) of each of 200 people."""
+    found = Results.start(
+        system="shorts_recommendation",
+        config={},
+        dataset_name="none",
+        dataset_sha256="0" * 64,
+        synthetic=True,
+        seed=0,
+        root=Path(__file__).parent,
+    )
+    names = ("ild@10", "min_distance@10", "tag_entropy@10")
+    measured = {
+        name: Measured({**dict.fromkeys(names, diverse), "watch_s": watch}, 1.0, {})
+        for name, (diverse, watch) in made.items()
+    }
+    config = Config.model_validate({"evaluation": {"resamples": 100}})
+    record_aims(found, measured, config, "made up")
+    return found
+
+
+def test_a_variant_is_chosen_on_one_half_and_told_of_the_other() -> None:
+    """One whose lead is the luck of those who choose it is reported without that lead."""
+    rng = np.random.default_rng(0)
+    chooses = np.arange(200) % 2 == 0
+    watch = 100 + rng.normal(size=200)
+    found = aims_of(
+        {
+            "relevance": (np.full(200, 0.5), watch),
+            "lucky": (np.where(chooses, 0.9, 0.55), watch + 1),
+            "honest": (np.full(200, 0.7), watch + 1),
+            "costly": (np.full(200, 0.8), watch * 0.95),
+            "all_rules": (np.full(200, 0.7), watch * 0.95),
+        }
+    )
+    gain = found["reranking/equal_watch/ild@10_gain"]
+    assert "chosen: lucky" in gain.protocol
+    assert gain.value == pytest.approx(0.1)  # 0.55 of the others, not the 0.9 that chose it
+    assert found["reranking/equal_watch/ild@10_watch_s_change"].value == pytest.approx(
+        0.01, abs=1e-3
+    )
+    assert found["reranking/aims/ild_gain_met"].value == 0  # 40%, but five in a hundred dearer
+    assert found["reranking/aims/ild_met"].value == 1
+
+
+def test_equal_watch_time_must_be_shown_and_not_merely_not_refuted() -> None:
+    rng = np.random.default_rng(1)
+    watch = 100 + rng.normal(size=200)
+    made = {
+        "relevance": (np.full(200, 0.5), watch),
+        "costly": (np.full(200, 0.9), watch * 0.95),
+        "unknown": (np.full(200, 0.8), watch + 2 + 60 * rng.normal(size=200)),
+        "cheap": (np.full(200, 0.6), watch * 0.995),
+        "all_rules": (np.full(200, 0.75), watch * 0.995),
+    }
+    found = aims_of(made)
+    assert found["reranking/reachable/ild@10_gain"].value == pytest.approx(0.8)
+    assert found["reranking/reachable/ild@10_watch_s_change"].value == pytest.approx(-0.05)
+    assert found["reranking/equal_watch/ild@10_gain"].value == pytest.approx(0.5)  # all_rules
+    assert found["reranking/aims/ild_gain_met"].value == 1
+    dear = {**made, "all_rules": (np.full(200, 0.75), watch * 0.98)}
+    assert aims_of(dear)["reranking/equal_watch/ild@10_gain"].value == pytest.approx(0.2)  # cheap
+    dear["cheap"] = (np.full(200, 0.6), watch * 0.98)
+    assert aims_of(dear)["reranking/equal_watch/ild@10_gain"].value == 0  # nothing but relevance
 
 
 def test_every_variant_has_every_metric_with_its_interval(results: tuple[Results, Path]) -> None:

@@ -295,3 +295,13 @@ def test_candidates_know_their_sources():
     assert SOURCES[1] == "collaborative"
     with pytest.raises(ValueError, match="no source 'trend'"):
         candidates.named_by("trend")
+
+
+def test_a_head_has_its_own_shares_and_the_quotas_stay():
+    quotas, head = (400, 250, 200, 100, 50), (45, 0, 0, 45, 10)
+    parts = shares(quotas, head)
+    assert parts.shape == (ROUNDS, 5)
+    assert parts.sum(axis=0).tolist() == list(quotas)
+    assert parts[: ROUNDS // 10].sum(axis=0).tolist() == list(head)
+    with pytest.raises(ValueError, match="does not fit"):
+        shares((400, 250, 200, 10, 50), head)

@@ -13,7 +13,6 @@ from rich.console import Console
 from ml_platform.evaluation.configuration import Stage
 from ml_platform.evaluation.intervals import Estimate
 from ml_platform.evaluation.lab import (
-    UNKNOWN_LAB,
     Comparison,
     Lab,
     LabReport,
@@ -23,9 +22,9 @@ from ml_platform.evaluation.lab import (
     find_lab,
     perform_lab,
     print_labs,
-    run_lab,
     written,
 )
+from ml_platform.evaluation.lab_command import UNKNOWN_LAB, run_lab
 from ml_platform.evaluation.results import Results
 
 LAB = Lab("one-thing", "What breaks?")

@@ -221,6 +221,7 @@ def _add_demonstration(name: str, module: str, text: str) -> None:
 DEMONSTRATIONS = {
     "world-statistics": ("world.command", "the log's shapes beside published ones"),
     "indexes": ("retrieval.command", "FAISS kinds on these embeddings: recall, speed, memory"),
+    "recall-choices": ("retrieval.choices_command", "recall's knobs by uniform recall"),
     "incremental": ("retrieval.incremental_command", "towers updated hourly, daily, never"),
     "duration": ("evaluation.duration_command", "seconds, ratio or D2Q as the watch label"),
     "micro-video": ("micro_video.command:run", "the real set with its published split"),

@@ -147,10 +147,10 @@ class RetrievalConfig(Stage):
     fresh_exploration: float = Field(default=0.1, ge=0)
     """Weight of chance in the choice of fresh uploads, in units of the vectors' product."""
     collaborative: Literal["item_item", "ials"] = "item_item"
-    """Alone, iALS is better: uniform recall@1000 0.109 to 0.092 and 0.123 to 0.109 on the validation
-    days of two worlds of 3,000 users (retrieval_choice/collaborative_<kind>/uniform_recall@1000),
-    at twelve times the processor time of a request (.../ms). With a tenth of the merged list it
-    added 0.001, within chance: the cheap one serves."""
+    """Alone, iALS is better: uniform recall@1000 0.109 to 0.092 and 0.123 to 0.109 on the
+    validation days of two worlds of 3,000 users (retrieval_choice/collaborative_<kind>/
+    uniform_recall@1000), at twelve times the processor time of a request (.../ms). With a tenth of
+    the merged list it added 0.001: the cheap one serves."""
     neighbours: PositiveInt = 200
     """Of every video, for item-item."""
     shrink: PositiveFloat = 50.0
@@ -172,8 +172,8 @@ class RetrievalConfig(Stage):
     search_depth: float = Field(default=1.2, ge=1)
     """Neighbours that are searched for every place of the vector quota."""
     index: Literal["auto", "flat", "ivf", "hnsw", "int8"] = "auto"
-    """auto: the fastest with recall of at least 0.95 on these embeddings, at the depth of a request,
-    eight requests at a time. On full-size vectors it takes int8 (index/int8/qps)."""
+    """auto: the fastest with recall of at least 0.95 on these embeddings, at the depth of a
+    request, eight requests at a time. On full-size vectors: int8 (index/int8/qps)."""
 
     @model_validator(mode="after")
     def _quotas_fill_the_list(self) -> RetrievalConfig:

@@ -60,6 +60,38 @@ def test_traffic_has_the_planned_shares_and_zipfs_law():
     assert second[1] / feeds.total() == pytest.approx(0.0668, abs=0.01)
 
 
+def test_sessions_are_a_feed_and_its_events_and_a_feed():
+    plan = TrafficPlan(session_events=10, unknown_share=0.0, seed=3)
+    traffic = Traffic(plan, np.arange(1, 1001), np.arange(50) * 10)
+    lines = traffic.lines(11_000) + traffic.lines(11_000)
+    feeds = sum(line.startswith("GET") for line in lines)
+    assert len(lines) / feeds == pytest.approx(11, rel=0.03)
+    since: dict[int, int] = {}
+    between: list[int] = []
+    for line in lines:
+        if line.startswith("GET"):
+            user_id = int(line.partition("user_id=")[2].partition("&")[0])
+            if user_id in since:
+                between.append(since[user_id])
+            since[user_id] = 0
+        else:
+            user_id = json.loads(line.partition("/v1/events ")[2])["user_id"]
+            if user_id in since:  # one that the beginning found in mid-session has no feed yet
+                since[user_id] += 1
+    assert set(between) == {10}
+
+
+def test_uploads_are_mixed_in_and_each_is_new():
+    plan = TrafficPlan(upload_every=100, content_dim=4)
+    one, two = (Traffic(plan, np.arange(9), np.arange(5), name=name) for name in ("a", "b"))
+    lines = one.lines(1000) + two.lines(1000)
+    uploads = [line.partition(" {")[2] for line in lines if line.startswith("POST /v1/uploads")]
+    bodies = [json.loads("{" + text) for text in uploads]
+    assert len(bodies) == 20
+    assert len({body["video_id"] for body in bodies}) == 20
+    assert all(len(body["content"]) == 4 and body["video_id"] > 4 for body in bodies)
+
+
 def test_uncached_traffic_says_so_and_two_pieces_share_no_event():
     traffic = Traffic(TrafficPlan(cached=False), np.arange(1, 9), np.arange(5))
     lines = traffic.lines(100) + traffic.lines(100)

@@ -142,8 +142,8 @@ def test_a_duplicate_reads_nothing_and_one_that_is_not_applied_is_applied_first(
     post(served.client, event("a", video_id=31))
     reads = []
     read = served.engine.log.read
-    served.engine.log.read = lambda *args: reads.append(threading.current_thread().name) or read(
-        *args
+    served.engine.log.read = lambda *args: (
+        reads.append(threading.current_thread().name) or read(*args)
     )
     post(served.client, event("a", video_id=31))
     assert not [name for name in reads if "publisher" not in name]

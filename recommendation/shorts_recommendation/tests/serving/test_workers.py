@@ -73,16 +73,15 @@ def test_no_half_of_a_service_goes_on(tmp_path, killed):
 def test_an_upload_and_an_event_on_it_and_retries_at_two_workers(tmp_path):
     port = free_port()
     process = start(tmp_path, port, workers=2)
+    url = f"http://127.0.0.1:{port}"
+    clients = [httpx2.Client(base_url=url, timeout=10.0) for _ in range(8)]
     try:
-        clients = [
-            httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0) for _ in range(8)
-        ]
         for i in range(6):
             poster, other = clients[i], clients[(i + 3) % 8]
             assert poster.post("/v1/uploads", json=upload(6000 + i)).status_code == 200
             sent = event(f"u{i}", user_id=7, video_id=6000 + i)
             receipt = other.post("/v1/events", json=sent).json()
-            assert receipt["accepted"] == 1, receipt
+            assert receipt.get("accepted") == 1, receipt
             assert poster.post("/v1/events", json=sent).json()["duplicates"] == 1
             assert clients[7].post("/v1/uploads", json=upload(6000 + i)).json()["seq"] == 2 * i + 1
         for client in clients:
@@ -91,9 +90,9 @@ def test_an_upload_and_an_event_on_it_and_retries_at_two_workers(tmp_path):
             assert not {6000 + i for i in range(6)} & set(ids(body))
             text = client.get("/metrics").text
             assert 'log_records_skipped_total{reason="unknown_video"} 0.0' in text
+    finally:
         for client in clients:
             client.close()
-    finally:
         process.terminate()
         assert process.wait(15) in (0, -signal.SIGTERM)
 

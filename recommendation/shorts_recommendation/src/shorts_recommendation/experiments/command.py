@@ -94,11 +94,13 @@ def protocol_of(ground: Ground, study: Study, repeats: int = 1) -> str:
     counters = "shared counters" if study.shared_counters else "a platform for each arm"
     length = study.slate_length or settings.slate_length
     played = study.refetch_after or settings.refetch_after
+    caveat = f"; {study.caveat}" if study.caveat else ""
     return (
         f"simulated, {config.n_users} people and {config.n_videos} videos, models from "
         f"{settings.log_days} days of log; then {study.people} people in {len(study.arms)} arms by "
         f"salted hash, {study.days} days, {counters}, slates of {length}, {played} played; "
         f"world seed {ground.seed}, {repeats} run{'s' if repeats > 1 else ''}; 95% intervals"
+        f"{caveat}"
     )
 
 

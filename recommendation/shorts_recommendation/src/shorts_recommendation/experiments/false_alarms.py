@@ -2,8 +2,8 @@
 
 In: people who were all served by one funnel, day by day. Out: for each metric the share of random
 splits in which a test found a difference: once at the end, with CUPED, at any of the daily looks,
-and at any of the daily looks by the always-valid test. And the share in which the guardrails would have
-stopped the experiment (``stop_alarms``): many metrics, many looks, one decision.
+and at any of the daily looks by the always-valid test. And the share in which the guardrails would
+have stopped the experiment (``stop_alarms``): many metrics, many looks, one decision.
 
 One run serves all splits. Under "no effect" a person's numbers do not depend on the arm, so another
 salt makes another A/A test of the same people; two runs would differ by the chance of the world

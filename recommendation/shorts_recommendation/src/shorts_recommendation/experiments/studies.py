@@ -19,6 +19,9 @@ from shorts_recommendation.experiments.market import Market, market, panel_worth
 from shorts_recommendation.experiments.measures import Measured, measure, trace_of_log
 from shorts_recommendation.experiments.policies import RecommenderPolicy
 from shorts_recommendation.experiments.reading import (
+    ALPHA,
+    GUARDRAIL_ALPHA,
+    GUARDRAILS,
     Look,
     Reading,
     Stop,
@@ -90,6 +93,7 @@ class Study:
         people: In all arms together.
         shared_counters: See ``simulation``.
         slate_length, refetch_after: See ``simulation``; None takes those of the settings.
+        caveat: What a reader of its numbers must know; stands in every protocol.
     """
 
     name: str
@@ -100,6 +104,7 @@ class Study:
     shared_counters: bool = True
     slate_length: int | None = None
     refetch_after: int | None = None
+    caveat: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +140,16 @@ class Outcome:
         return np.asarray(self.arm == names.index(name))
 
     def looks(self, arm: str, metric: str) -> list[Look]:
-        """The daily looks at one metric of one arm against the control."""
-        control = self.of_arm(self.study.arms[0].name)
-        return looks(metric, self.by_day, self.before, control, self.of_arm(arm), FIRST_LOOK)
+        """The daily looks at one metric of one arm against the control.
+
+        A guardrail is looked at with its share of the 5%, so that what is shown of it is what
+        stops the arm; every other metric by itself with 5%.
+        """
+        control, alpha = self.of_arm(self.study.arms[0].name), ALPHA
+        if metric in GUARDRAILS:
+            alpha = GUARDRAIL_ALPHA
+        treated = self.of_arm(arm)
+        return looks(metric, self.by_day, self.before, control, treated, FIRST_LOOK, alpha)
 
     def guardrail_stop(self, arm: str) -> Stop | None:
         """When the guardrails would have stopped the arm; see ``reading``."""
@@ -285,6 +297,7 @@ def ranker_study(settings: ExperimentSettings) -> Study:
         ),
         settings.days,
         settings.people,
+        caveat="both arms rank what a pre-ranker distilled from the transformer lets through",
     )
 
 

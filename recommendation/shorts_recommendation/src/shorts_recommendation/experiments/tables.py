@@ -109,7 +109,10 @@ def stop_table(outcomes: Sequence[Outcome], note: str) -> Table:
 
 
 def guardrail_table(outcome: Outcome, arm: str, note: str) -> Table:
-    """When each metric of an arm first left 0, each read by itself at 5%; decides nothing."""
+    """When each metric of an arm first left 0, either way; ``stop_table`` is what decides.
+
+    A guardrail is read with its share of the 5%, each other metric by itself with 5%.
+    """
     words = next(spec.words for spec in outcome.study.arms if spec.name == arm)
     table = _table(f"{outcome.study.title}: when it shows, {words}", note)
     for column in ("metric", "kind"):
@@ -219,11 +222,12 @@ def record_false_alarms(results: Results, found: Mapping[str, FalseAlarms], prot
 
 
 def record_guardrail(results: Results, outcome: Outcome, arm: str, protocol: str) -> None:
-    """After how many days each metric by itself speaks; -1 where it does not. Decides nothing."""
+    """After how many days each metric speaks; -1 where it does not. ``record_stops`` decides."""
     for name in outcome.readings[arm]:
         looks = outcome.looks(arm, name)
         day = alarm_day(looks)
-        words = f"{protocol}; daily looks from day {looks[0].day}, always-valid 5% each; -1: never"
+        words = f"{protocol}; daily looks from day {looks[0].day}, always-valid, guardrails "
+        words += "5% together, others 5% each; -1: never"
         key = f"experiment_{outcome.study.name}_guardrail/{arm}/{name}_first_day"
         results.add(key, float(-1 if day is None else day), protocol=words)
 

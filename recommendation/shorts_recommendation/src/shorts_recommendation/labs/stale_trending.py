@@ -92,7 +92,7 @@ def run(run: Run) -> LabReport:
 
 
 def measure(settings: TrendingSettings, progress: Progress, *, seed: int = 0) -> LabReport:
-    """Stops the counters at several moments of several worlds and looks at the lists as they age."""
+    """Stops the counters at several moments of several worlds; looks at the lists as they age."""
     moments = len(settings.stop_days) * len(settings.stop_hours)
     found = np.empty((len(LISTS), len(AGES_H), settings.n_worlds, len(METRICS)))
     with progress.stage("counters stop", settings.n_worlds * moments) as step:
@@ -261,9 +261,7 @@ def _by_age(found: Mapping[str, np.ndarray]) -> Comparison:
 
 def _differences(at: Mapping[str, np.ndarray]) -> Comparison:
     names = [name for name in LISTS if name != "broken"]
-    values = {
-        f"{n}_minus_broken": student_mean(at[n][:, 0] - at["broken"][:, 0]) for n in names
-    }
+    values = {f"{n}_minus_broken": student_mean(at[n][:, 0] - at["broken"][:, 0]) for n in names}
     return Comparison(
         "Hits against the stopped list at the same moment",
         {f"{n}_minus_broken": LISTS[n] for n in names},

@@ -87,7 +87,12 @@ def untuned(name: str, config: MicroVideoConfig) -> str:
         f"rate {config.tower_learning_rate:g}"
     )
     trees = f"{config.trees} trees of at least {config.min_leaf}, {config.source_quota} a source"
+    neighbours = f"neighbours={config.knn_neighbours[0]}" if len(config.knn_neighbours) == 1 else ""
     return {
+        "item_knn": neighbours,
+        "item_knn_ordinary": neighbours,
+        "rp3beta": "alpha=1"
+        + (f", neighbours={config.rp3_neighbours[0]}" if len(config.rp3_neighbours) == 1 else ""),
         "ials": f"{config.ials_factors} factors, {config.ials_iterations} iterations",
         "two_tower": f"{tower}; audio weight of the walk",
         "walk_content": walk,

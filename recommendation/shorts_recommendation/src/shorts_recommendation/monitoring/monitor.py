@@ -144,9 +144,7 @@ class FeedMonitor:
     ) -> None:
         """Slates were computed for these requests: counts places, puts some aside."""
         now = time.perf_counter()
-        reasons = Counter(
-            reason for slate in slates for reason in slate.reasons[: self._answered]
-        )
+        reasons = Counter(reason for slate in slates for reason in slate.reasons[: self._answered])
         for reason, n in reasons.items():
             self.metrics.slots.labels(reason).inc(n)
         for place, slate in enumerate(slates):

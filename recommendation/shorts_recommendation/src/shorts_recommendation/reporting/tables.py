@@ -44,6 +44,7 @@ LAYOUTS = (
         {
             "recall@100": ".3f",
             "recall@1000": ".3f",
+            "uniform_recall@1000": ".3f",
             "coverage": ".3f",
             "oracle_share": ".3f",
             "satisfaction": ".3f",

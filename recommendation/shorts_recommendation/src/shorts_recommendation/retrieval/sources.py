@@ -207,8 +207,9 @@ class Retriever:
 
     @property
     def depth(self) -> int:
-        """Neighbours that the index is asked for."""
-        return int(self.config.search_depth * self.config.vector_quota)
+        """Neighbours that the index is asked for: all of a catalogue that fits into the list."""
+        asked = int(self.config.search_depth * self.config.vector_quota)
+        return max(asked, len(self.index)) if len(self.index) <= self.config.n_candidates else asked
 
     def fresh(self, batch: RequestBatch, queries: np.ndarray) -> np.ndarray:
         """Fresh uploads i32[B, M]."""

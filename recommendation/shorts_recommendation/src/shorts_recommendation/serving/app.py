@@ -133,6 +133,7 @@ async def post_events(
     batch = isinstance(body, schemas.EventBatch)
     events = body.events if isinstance(body, schemas.EventBatch) else [body]
     await engine.see_other_workers()
+    await engine.applier.see_uploads(e.video_id for e in events)
     _refuse_impossible(engine, events, batch)
     away = [u for u in {e.user_id for e in events} if u in engine.users.evicted]
     if not all(await asyncio.gather(*map(engine.newcomers.bring_back, away))):

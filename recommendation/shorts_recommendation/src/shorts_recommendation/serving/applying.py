@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 READ_BATCH = 1000
+UPLOAD_S = 2.0
+"""Longest that an event waits for its video; then there is no such video."""
 OTHERS_S = 0.1
 """Longest that a feed waits for what other workers have logged; then it goes on without."""
 
@@ -120,10 +122,19 @@ class Applier:
         latest = self._engine.shared.latest()
         if latest <= self.applied_seq:
             return
-        done: asyncio.Future[list[AppendResult]] = self._engine.loop.create_future()
-        self._waiters.append(_Waiter(latest, frozenset(), [], done))
         self.catch_up()
-        await asyncio.wait((done,), timeout=OTHERS_S)
+        await self._wait(latest, frozenset(), OTHERS_S)
+
+    async def see_uploads(self, video_ids: Iterable[int]) -> None:
+        """Before events: those of these videos that are on their way first arrive in the index."""
+        coming = self._engine.uploads.pending.keys() & set(video_ids)
+        if coming:
+            await self._wait(0, frozenset(coming), UPLOAD_S)
+
+    async def _wait(self, last: int, uploads: frozenset[int], seconds: float) -> None:
+        done: asyncio.Future[list[AppendResult]] = self._engine.loop.create_future()
+        self._waiters.append(_Waiter(last, uploads, [], done))
+        await asyncio.wait((done,), timeout=seconds)
         if done.done():
             done.exception()  # whoever posted the event is told; a feed goes on with what it has
         else:

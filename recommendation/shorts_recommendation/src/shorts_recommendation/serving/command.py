@@ -70,7 +70,7 @@ def main(run: Run) -> None:
     bundle = run.artifacts / "latest" / "bundle"
     results = run.start_results(run.load())
     folder = run.results_folder()
-    with run.progress.stage("serving: both paths at their rates", 2) as step:
+    with run.progress.stage("serving: both paths at their rates", 3) as step:
         sessions = record_sessions(bundle, run.config, results, step)
     quick = run.config.quick
     with run.progress.stage("serving: rising load", 2) as step:

@@ -61,8 +61,8 @@ def client(order: dict[str, Any]) -> dict[str, Any]:
     started, samples, connections = send_load(plan, keep_bodies=True)
     own, elapsed = time.process_time() - own, time.time() - begin
     after = get_json(f"{order['url']}/v1/operations")
-    kinds = ["event" if line.startswith("POST") else "feed" for line in plan.requests]
-    latency: dict[str, list[float]] = {"feed": [], "event": []}
+    kinds = [_kind(line) for line in plan.requests]
+    latency: dict[str, list[float]] = {"feed": [], "event": [], "upload": []}
     answers: list[dict[str, Any]] = []
     for kind, sample in zip(kinds, samples, strict=False):
         if sample.ok:
@@ -89,6 +89,12 @@ def client(order: dict[str, Any]) -> dict[str, Any]:
             for name, seconds in after["threads_cpu_s"].items()
         },
     }
+
+
+def _kind(line: str) -> str:
+    if line.startswith("GET"):
+        return "feed"
+    return "upload" if line.startswith("POST /v1/uploads") else "event"
 
 
 def _number(value: float | None) -> float:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,8 @@ class LoadSession:
     batch_mean: float = 0.0
     encoded: float = 0.0
     threads: dict[str, float] = field(default_factory=dict)
+    upload: Quantiles | None = None
+    """Latency of the uploads among the requests; None without any."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def load_session(
     cached: bool,
     config: ServingConfig | None = None,
     seed: int = 0,
+    session_events: int = 0,
 ) -> LoadSession:
     """Starts the service, fills the cache, offers the load, stops it.
 
@@ -148,6 +151,7 @@ def load_session(
         cached: False makes every feed run the whole funnel.
         config: Of the service and of the traffic; the bundle's own by default.
         seed: Of users and arrivals.
+        session_events: See `TrafficPlan`.
     """
     config = config or ServingConfig()
     plan = TrafficPlan(
@@ -156,6 +160,7 @@ def load_session(
         config.prefetch,
         cached=cached,
         seed=seed,
+        session_events=session_events,
     )
     with serving(bundle, config) as served:
         prefill(served, plan, config.load_prefill_users)
@@ -173,28 +178,12 @@ def measure(served: Served, plan: TrafficPlan, rate_qps: float, seconds: float) 
     """Offers one rate to a running service, from a process of its own."""
     served.loads.append(len(served.loads))
     name = f"load{served.loads[-1]}"
+    # Another seed for each load: the same requests again would find everything warm.
+    plan = replace(plan, seed=plan.seed + served.loads[-1])
     traffic = Traffic(plan, served.user_ids, served.video_ids, name=name)
     lines = traffic.lines(round(rate_qps * (WARMUP_S + seconds)))
     found = _in_a_process(served.process.url, lines, rate_qps, seconds, WARMUP_S, plan.seed)
     return _session(found)
-
-
-def sweep(
-    served: Served,
-    plan: TrafficPlan,
-    rates_qps: Sequence[float],
-    seconds: float,
-    *,
-    p50_ms: float,
-    p99_ms: float,
-) -> list[LoadSession]:
-    """Rates from low to high, up to and including the first that misses a limit."""
-    sessions: list[LoadSession] = []
-    for rate_qps in rates_qps:
-        sessions.append(measure(served, plan, rate_qps, seconds))
-        if not holds(sessions[-1], p50_ms, p99_ms):
-            break
-    return sessions
 
 
 def holds(session: LoadSession, p50_ms: float, p99_ms: float) -> bool:
@@ -243,4 +232,5 @@ def _session(found: dict[str, Any]) -> LoadSession:
         batch_mean=counted["batch_mean"],
         encoded=found["encoded"] / max(1.0, by.get("computed", 0.0) * counted["n"]),
         threads=found["threads"],
+        upload=Quantiles(**latency["upload"]) if latency.get("upload") else None,
     )

@@ -1,18 +1,22 @@
 """What load sessions become in a results file: ``serving/<variant>/<metric>`` with its protocol.
 
-``record_sessions`` is the part of `make e2e`: one rate for the cached path, one for the uncached.
+``record_sessions`` is the part of `make e2e`: one rate for the cached path, one for the uncached,
+and the rate of the cached one again by users who watch what they were given before they ask again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ml_platform.evaluation.results import Results
 from shorts_recommendation.config import Config
 from shorts_recommendation.serving.load_session import LoadSession, load_session
 
 LIMIT_P50_MS, LIMIT_P99_MS = 50.0, 100.0
+LATE_MS = 20.0
+"""A client that sends one request in a hundred so late measures itself."""
 
 
 def record_sessions(
@@ -23,22 +27,19 @@ def record_sessions(
     Args:
         bundle: A bundle's folder.
         config: Rates and seconds in ``config.serving``.
-        results: Gets ``serving/cached/...`` and ``serving/uncached/...``.
+        results: Gets ``serving/cached/...``, ``serving/sessions/...``, ``serving/uncached/...``.
         step: Called with 1 after each.
     """
+    serving = config.serving
+    common = {"config": serving, "seed": config.seed}
+    loads: dict[str, tuple[float, dict[str, Any]]] = {
+        "cached": (serving.load_rate_qps, {"cached": True}),
+        "sessions": (serving.load_rate_qps, {"cached": True, "session_events": serving.prefetch}),
+        "uncached": (serving.load_uncached_rate_qps, {"cached": False}),
+    }
     sessions = {}
-    for name, rate_qps in (
-        ("cached", config.serving.load_rate_qps),
-        ("uncached", config.serving.load_uncached_rate_qps),
-    ):
-        sessions[name] = load_session(
-            bundle,
-            rate_qps,
-            config.serving.load_seconds,
-            cached=name == "cached",
-            config=config.serving,
-            seed=config.seed,
-        )
+    for name, (rate_qps, traffic) in loads.items():
+        sessions[name] = load_session(bundle, rate_qps, serving.load_seconds, **common, **traffic)
         record_session(results, name, sessions[name], config)
         step(1)
     return sessions
@@ -46,7 +47,7 @@ def record_sessions(
 
 def record_session(results: Results, variant: str, session: LoadSession, config: Config) -> None:
     """Adds what clients saw, who answered, and what each process and stage took."""
-    load, text = session.load, protocol(session, config, cached="uncached" not in variant)
+    load, text = session.load, protocol(session, config, variant)
 
     def add(metric: str, value: float | None, n: int | None = None) -> None:
         if value is not None:
@@ -56,7 +57,11 @@ def record_session(results: Results, variant: str, session: LoadSession, config:
         add(metric, getattr(load, metric), load.n)
     add("max_ms", load.max_ms, load.n)
     add("send_lag_p99_ms", load.send_lag_p99_ms, load.n)
-    for kind, quantiles in (("feed", session.feed), ("event", session.event)):
+    for kind, quantiles in (
+        ("feed", session.feed),
+        ("event", session.event),
+        ("upload", session.upload),
+    ):
         if quantiles is not None:
             add(f"{kind}_p50_ms", quantiles.p50, quantiles.n)
             add(f"{kind}_p99_ms", quantiles.p99, quantiles.n)
@@ -74,15 +79,21 @@ def record_session(results: Results, variant: str, session: LoadSession, config:
             results.add(key, getattr(quantiles, metric), n=quantiles.n, protocol=text)
 
 
-def protocol(session: LoadSession, config: Config, *, cached: bool) -> str:
+def protocol(session: LoadSession, config: Config, variant: str) -> str:
     """How it was measured, in one line."""
     load, serving = session.load, config.serving
+    cached = "uncached" not in variant
     path = "slates cached" if cached else "cache=off: every feed runs the whole funnel"
+    share = f"{1 - serving.load_event_share:.0%} feeds of {serving.prefetch} and "
+    share += f"{serving.load_event_share:.0%} events, each drawn on its own"
+    if "sessions" in variant:
+        share = f"a feed of {serving.prefetch}, its {serving.prefetch} events, the next feed"
+    offered_s = load.n / load.offered_qps
+    late = ", LIMITED BY THE CLIENT" if (load.send_lag_p99_ms or 0.0) > LATE_MS else ""
     return (
         f"one worker, open loop, {load.arrivals} arrivals at {load.offered_qps:g} a second for "
-        f"{load.seconds:g} s from a second process on the same machine, latency from the "
-        f"scheduled arrival, {1 - serving.load_event_share:.0%} feeds of {serving.prefetch} and "
-        f"{serving.load_event_share:.0%} events, users by Zipf {serving.load_zipf_exponent:g}, "
+        f"{offered_s:.0f} s from a second process on the same machine{late}, latency from the "
+        f"scheduled arrival, {share}, users by Zipf {serving.load_zipf_exponent:g}, "
         f"embedded store, {path}; before it the {serving.load_prefill_users} most active users "
         "asked once"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ml_platform.evaluation.lab import Lab
-from ml_platform.evaluation.lab import run_lab as perform
+from ml_platform.evaluation.lab_command import run_lab as perform
 from video_recommendation.artifacts import SYSTEM_FOLDER
 
 if TYPE_CHECKING:
