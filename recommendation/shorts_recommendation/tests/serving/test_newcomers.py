@@ -1,4 +1,4 @@
-"""Newcomers without a row: their states leave for the store and come back, or the answer says so."""
+"""Newcomers without a row: states leave for the store and come back, or the answer says so."""
 
 from __future__ import annotations
 

@@ -346,10 +346,10 @@ def exploration_study(settings: ExperimentSettings) -> Study:
 
 
 LIKES_FIRST = {"like": 10.0, "long_view": 1.0}
-"""Set by hand, not tuned: a long view is some ten times as frequent as a like, so both heads carry
-about the same weight. The world was built so that long views alone are a trap (clickbait), and this
-control was written down to step out of it: the study shows that the machinery finds a known fall,
-not how often such falls happen. No other control was measured in a recorded run."""
+"""Set by hand: a long view is some ten times as frequent as a like (35% and 3% of impressions in
+the default world), so both heads carry about the same weight. The world holds clickbait, and this
+control is one that steps out of it. How many controls were looked at before it is not recorded, so
+the study shows that the machinery finds a fall that is there, not how often there is one."""
 LONG_VIEWS = {"long_view": 1.0}
 
 

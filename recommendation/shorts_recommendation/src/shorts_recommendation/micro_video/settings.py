@@ -63,19 +63,19 @@ class MicroVideoConfig(Stage):
     min_leaf: PositiveInt = 200
     folds: PositiveInt = 4
     """Of the validation users, where their pairs are both counted and learned from."""
-    recent_weight: tuple[float, ...] = (3.0, 10.0, 30.0, 100.0)
+    recent_weight: tuple[float, ...] = (3.0, 10.0, 30.0)
     """Of popularity among the validation pairs, added to the walk."""
     shift_backoff: tuple[float, ...] = (1.0, 3.0)
     shift_power: tuple[float, ...] = (0.5, 1.0)
     """Of the correction of the prior (``study.prior_shift``)."""
 
-    numbering_power: tuple[float, ...] = (1.0, 2.0, 4.0)
+    numbering_power: tuple[float, ...] = (2.0, 4.0)
     """Of a video's number; shows what the numbering gives away."""
 
     rerank_pool: PositiveInt = 60
     rerank_weight: tuple[float, ...] = (0.9, 0.7, 0.5)
     """MMR's lambda; 1 is the ranker's order. A curve, nothing is chosen."""
-    rerank_users: PositiveInt = 2000
+    rerank_users: PositiveInt = 1000
     """Drawn among those who are asked: MMR is a loop in Python."""
 
 

@@ -31,7 +31,6 @@ def record_sessions(
         step: Called with 1 after each.
     """
     serving = config.serving
-    common = {"config": serving, "seed": config.seed}
     loads: dict[str, tuple[float, dict[str, Any]]] = {
         "cached": (serving.load_rate_qps, {"cached": True}),
         "sessions": (serving.load_rate_qps, {"cached": True, "session_events": serving.prefetch}),
@@ -39,7 +38,12 @@ def record_sessions(
     }
     sessions = {}
     for name, (rate_qps, traffic) in loads.items():
-        sessions[name] = load_session(bundle, rate_qps, serving.load_seconds, **common, **traffic)
+        sessions[name] = load_session(
+            *(bundle, rate_qps, serving.load_seconds),
+            config=serving,
+            seed=config.seed,
+            **traffic,
+        )
         record_session(results, name, sessions[name], config)
         step(1)
     return sessions

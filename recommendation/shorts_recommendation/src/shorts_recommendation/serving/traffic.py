@@ -99,8 +99,8 @@ class Traffic:
     def _of_sessions(self, n: int) -> list[str]:
         """Each user in a session has one next request; a request is that of one of them.
 
-        ``IN_SESSION`` users have one at a time. Who has played a feed's videos asks for the next or,
-        as often, leaves to another user.
+        ``IN_SESSION`` users have one at a time. Who has played a feed's videos asks for the next
+        or, as often, leaves to another user.
         """
         rng, length = self._rng, self.plan.session_events + 1
         if self._active is None:
