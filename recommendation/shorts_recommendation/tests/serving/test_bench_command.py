@@ -37,11 +37,12 @@ def test_the_bench_records_what_its_docstring_promises(tmp_path, monkeypatch):
     command.record_samples(tmp_path, config, results, seconds=0.5)
     effect = command.record_effect(tmp_path, config, results, n=20)
     command.record_limit(config, 120, results, sweeps, quick=True)
-    assert steps == [1, 1, 1, 1]
-    assert set(sessions) == set(sweeps) == {"cached", "uncached"}
+    assert steps == [1, 1, 1, 1, 1]
+    assert set(sessions) == {*sweeps, "sessions"} == {"cached", "uncached", "sessions"}
     assert len(effect.total_ms) == 20
     wanted = {
         *("serving/cached/p99_ms", "serving/uncached/p50_ms", "serving/cached/hit_rate"),
+        *("serving/sessions/hit_rate", "serving/sessions/p99_ms"),
         *("serving/knee_cached/qps", "serving/knee_uncached/qps", "serving/store/mget_us"),
         *("serving/event_to_effect/p99_ms", "serving/limit/http_bare_server_us"),
         *("serving/limit/funnel_us", "serving/limit/uncached_qps", "serving/limit/share_reached"),
