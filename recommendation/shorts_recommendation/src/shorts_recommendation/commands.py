@@ -142,5 +142,5 @@ class Run:
     def _serve_load(self, bundle: Path, results: Results) -> None:
         from shorts_recommendation.serving.record import record_sessions
 
-        with self.progress.stage("serving under load, second process", 2) as step:
+        with self.progress.stage("serving under load, second process", 3) as step:
             record_sessions(bundle, self.config, results, step)
