@@ -30,7 +30,6 @@ from rich.progress import Progress as RichProgress
 from traitlets.config import Config
 
 from ml_platform.docs.notebook_desk import BUNDLE_VARIABLE
-from ml_platform.evaluation.progress import Console, Progress
 from ml_platform.evaluation.results import write_atomic
 
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -110,8 +109,9 @@ def run_chosen(
 def run_on_terminal(
     paths: Sequence[Path],
     only: Sequence[str],
-    bundle: Callable[[Progress], Path],
+    bundle: Callable[[], Path],
     artifacts: Path,
+    stage: Stage,
     console: RichConsole,
 ) -> int:
     """``run_chosen`` with bars and lines on a terminal; outputs go to ``artifacts/notebooks``.
@@ -119,17 +119,17 @@ def run_on_terminal(
     Args:
         paths: The system's notebooks.
         only: Beginnings of names; none takes all.
-        bundle: Finds or trains the system that they look at, and shows how far it is.
+        bundle: Finds or trains the system that they look at.
         artifacts: The system's.
+        stage: Draws the bars.
         console: The terminal.
     """
-    progress = Console(console)
     return run_chosen(
         paths,
         only,
-        lambda: bundle(progress),
+        bundle,
         artifacts / "notebooks",
-        progress.stage,
+        stage,
         partial(console.print, highlight=False),
     )
 

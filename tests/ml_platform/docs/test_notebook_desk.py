@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ml_platform.docs.notebook_desk import BUNDLE_VARIABLE, fingerprint, made_once, notebooks_in
 from ml_platform.docs.notebooks import run_chosen, run_on_terminal
+from ml_platform.evaluation.progress import Console as ProgressConsole
 
 
 def test_notebooks_come_in_reading_order_and_nothing_else_does(tmp_path):
@@ -114,16 +115,18 @@ def test_on_a_terminal_the_bundle_is_made_under_the_same_bars(tmp_path):
     console = Console(record=True, width=120, force_terminal=False, file=io.StringIO())
     made = []
 
-    def bundle(progress):
+    progress = ProgressConsole(console)
+
+    def bundle():
         with progress.stage("training", 1) as step:
             step(1)
         made.append(tmp_path)
         return tmp_path
 
     paths, artifacts = [tmp_path / "01_one.ipynb"], tmp_path / "artifacts"
-    assert run_on_terminal(paths, ("07",), bundle, artifacts, console) == 2
+    assert run_on_terminal(paths, ("07",), bundle, artifacts, progress.stage, console) == 2
     assert not made
-    assert run_on_terminal(paths, (), bundle, artifacts, console) == 0
+    assert run_on_terminal(paths, (), bundle, artifacts, progress.stage, console) == 0
     assert made == [tmp_path]
     assert (artifacts / "notebooks" / "01_one.html").is_file()
     text = console.export_text()

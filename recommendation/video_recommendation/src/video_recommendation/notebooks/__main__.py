@@ -54,11 +54,12 @@ def run(config: Config | None, artifacts: Path, only: tuple[str, ...] = ()) -> N
         typer.Exit: with 1 when a cell fails or there is no run to look at, 2 when none is named so.
     """
     from ml_platform.docs.notebooks import run_on_terminal
+    from ml_platform.evaluation.progress import Console as ProgressConsole
     from video_recommendation.notebooks.desk import notebooks
 
-    status = run_on_terminal(
-        notebooks(), only, partial(_bundle, config, artifacts), artifacts, console
-    )
+    progress = ProgressConsole(console)
+    bundle = partial(_bundle, config, artifacts, progress)
+    status = run_on_terminal(notebooks(), only, bundle, artifacts, progress.stage, console)
     if status:
         raise typer.Exit(status)
 
