@@ -55,6 +55,17 @@ def test_pairs_are_what_a_loop_over_the_log_finds(case, pairs):
         assert pairs.history[at].tolist() == expected
         after = [log.video_idx[r] for r in mine if r > row and not log.long_view[r]]
         assert pairs.rejected[at] == (after[0] if after else -1)
+        refused = [log.timestamp[r] for r in mine if r > row and not log.long_view[r]]
+        assert pairs.rejected_s[at] == (refused[0] if refused else -1)
+
+
+def test_who_learns_before_a_refusal_does_not_know_of_it(pairs):
+    at = int(np.flatnonzero(pairs.rejected >= 0)[10])
+    refused_s = int(pairs.rejected_s[at])
+    assert refused_s > pairs.timestamp[at]
+    assert pairs.known_at(refused_s).rejected[at] == -1
+    assert pairs.known_at(refused_s + 1).rejected[at] == pairs.rejected[at]
+    assert (pairs.known_at(0).rejected == -1).all()
 
 
 def test_history_and_profile_of_a_pair_are_those_of_the_request(case, pairs):

@@ -85,76 +85,70 @@ def guarded(work: Callable[[], Any]) -> None:
     command_line.guarded(work, console, (DatasetUnavailableError, CorruptFileError, BundleError))
 
 
-@app.command()
-def data(
-    config: ConfigFile = None,
-    dataset: DatasetName = None,
-    overrides: Overrides = None,
-    seed: Seed = None,
-    out: Out = None,
-    users: Users = None,
-    videos: Videos = None,
-    impressions: Impressions = None,
-) -> None:
-    """Make the world, or read it from the cache; print what is in it."""
-    chosen = settings(
-        config, dataset, overrides, seed, users=users, videos=videos, impressions=impressions
-    )
-    guarded(lambda: started(chosen, out).data())
+def _add(name: str, text: str, work: Callable[[Run], object]) -> None:
+    """A command that does ``work`` on the configured world; any size of it by flags."""
+
+    def command(
+        config: ConfigFile = None,
+        dataset: DatasetName = None,
+        overrides: Overrides = None,
+        seed: Seed = None,
+        out: Out = None,
+        users: Users = None,
+        videos: Videos = None,
+        impressions: Impressions = None,
+    ) -> None:
+        chosen = settings(
+            config, dataset, overrides, seed, users=users, videos=videos, impressions=impressions
+        )
+        guarded(lambda: work(started(chosen, out)))
+
+    app.command(name=name, help=text)(command)
 
 
-@app.command()
-def train(
-    config: ConfigFile = None,
-    dataset: DatasetName = None,
-    overrides: Overrides = None,
-    seed: Seed = None,
-    out: Out = None,
-    users: Users = None,
-    videos: Videos = None,
-    impressions: Impressions = None,
-) -> None:
-    """Train every stage and publish a bundle."""
-    chosen = settings(
-        config, dataset, overrides, seed, users=users, videos=videos, impressions=impressions
-    )
-    guarded(lambda: started(chosen, out).train())
+def _of_module(place: str) -> Callable[[Run], object]:
+    """``main(run)`` of a module, or ``module:function``, imported when it is called."""
+
+    def work(run: Run) -> object:
+        import importlib
+
+        module, _, function = place.partition(":")
+        found = importlib.import_module(f"shorts_recommendation.{module}")
+        return getattr(found, function or "main")(run)
+
+    return work
 
 
-@app.command()
-def evaluate(
-    config: ConfigFile = None,
-    dataset: DatasetName = None,
-    overrides: Overrides = None,
-    seed: Seed = None,
-    out: Out = None,
-    users: Users = None,
-    videos: Videos = None,
-    impressions: Impressions = None,
-) -> None:
-    """Train, then measure against the baselines and the oracle; no serving."""
-    chosen = settings(
-        config, dataset, overrides, seed, users=users, videos=videos, impressions=impressions
-    )
-    guarded(lambda: started(chosen, out).end_to_end(serve=False))
+_add("data", "Make the world, or read it from the cache; print what is in it.", lambda r: r.data())
+_add("train", "Train every stage and publish a bundle.", lambda r: r.train())
+_add(
+    "evaluate",
+    "Train, then measure against the baselines and the oracle; no serving.",
+    lambda r: r.end_to_end(serve=False),
+)
+_add(
+    "e2e",
+    "All of it: world, training, evaluation, a served load, the report.",
+    lambda r: r.end_to_end(serve=True),
+)
+_add(
+    "bench",
+    "The service under rising load, event to effect, where the time of a request goes.",
+    lambda r: r.bench(),
+)
 
-
-@app.command()
-def e2e(
-    config: ConfigFile = None,
-    dataset: DatasetName = None,
-    overrides: Overrides = None,
-    seed: Seed = None,
-    out: Out = None,
-    users: Users = None,
-    videos: Videos = None,
-    impressions: Impressions = None,
-) -> None:
-    """All of it: world, training, evaluation, a served load, the report."""
-    chosen = settings(
-        config, dataset, overrides, seed, users=users, videos=videos, impressions=impressions
-    )
-    guarded(lambda: started(chosen, out).end_to_end(serve=True))
+DEMONSTRATIONS = {
+    "world-statistics": ("world.command", "the log's shapes beside published ones"),
+    "indexes": ("retrieval.command", "FAISS kinds on these embeddings: recall, speed, memory"),
+    "recall-choices": ("retrieval.choices_command", "recall's knobs by uniform recall"),
+    "incremental": ("retrieval.incremental_command", "towers updated hourly, daily, never"),
+    "duration": ("evaluation.duration_command", "seconds, ratio or D2Q as the watch label"),
+    "micro-video": ("micro_video.command:run", "the real set with its published split"),
+    "experiments": ("experiments.command", "A/B tests on the simulated people"),
+    "scaling": ("scaling", "time and memory as the world grows"),
+}
+for _name, (_place, _text) in DEMONSTRATIONS.items():
+    _add(_name, _text, _of_module(_place))
 
 
 @app.command()
@@ -182,54 +176,6 @@ def serve(
             config_serving=chosen,
         )
     )
-
-
-@app.command()
-def bench(
-    config: ConfigFile = None,
-    dataset: DatasetName = None,
-    overrides: Overrides = None,
-    seed: Seed = None,
-    out: Out = None,
-) -> None:
-    """The service under rising load, event to effect, and where the time of a request goes."""
-    chosen = settings(config, dataset, overrides, seed)
-    guarded(lambda: started(chosen, out).bench())
-
-
-def _add_demonstration(name: str, module: str, text: str) -> None:
-    """A command that runs ``main(run)``, or ``module:function``, on the configured world."""
-
-    def command(
-        config: ConfigFile = None,
-        dataset: DatasetName = None,
-        overrides: Overrides = None,
-        seed: Seed = None,
-        out: Out = None,
-    ) -> None:
-        import importlib
-
-        chosen = settings(config, dataset, overrides, seed)
-        place, _, function = module.partition(":")
-        found = importlib.import_module(f"shorts_recommendation.{place}")
-        work = getattr(found, function or "main")
-        guarded(lambda: work(started(chosen, out)))
-
-    app.command(name=name, help=text)(command)
-
-
-DEMONSTRATIONS = {
-    "world-statistics": ("world.command", "the log's shapes beside published ones"),
-    "indexes": ("retrieval.command", "FAISS kinds on these embeddings: recall, speed, memory"),
-    "recall-choices": ("retrieval.choices_command", "recall's knobs by uniform recall"),
-    "incremental": ("retrieval.incremental_command", "towers updated hourly, daily, never"),
-    "duration": ("evaluation.duration_command", "seconds, ratio or D2Q as the watch label"),
-    "micro-video": ("micro_video.command:run", "the real set with its published split"),
-    "experiments": ("experiments.command", "A/B tests on the simulated people"),
-    "scaling": ("scaling", "time and memory as the world grows"),
-}
-for _name, (_module, _text) in DEMONSTRATIONS.items():
-    _add_demonstration(_name, _module, _text)
 
 
 @app.command()

@@ -67,7 +67,7 @@ class OnlineTrainer:
         if end == first:
             return np.zeros(0, dtype=np.int64)
         batches = TowerBatches(
-            self.pairs.take(slice(first, end)),
+            self.pairs.take(slice(first, end)).known_at(until_s),
             self.catalogue,
             self.tower,
             self.config,
@@ -77,7 +77,9 @@ class OnlineTrainer:
         # What is in a batch follows the traffic of the day, not that of the training window.
         day = self.pairs.video_idx[np.searchsorted(times, until_s - DAY_S) : end]
         batches.set_share(np.bincount(day, minlength=len(self.catalogue)))
-        for rows in batches.epoch():
+        # All of them, also what fills no batch: there is no other epoch to wait for.
+        order = self._rng.permutation(end - first)
+        for rows in np.array_split(order, -(-(end - first) // batches.size)):
             batches.train(rows, None, self.config.online_row_rate)
         return np.flatnonzero(batches.touched)
 

@@ -12,7 +12,7 @@ Shapes: N pairs, L history length, T tag slots.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numba
 import numpy as np
@@ -34,6 +34,7 @@ class Pairs:
         tag_profile: f32[N, T], before the event.
         rejected: i32[N], the next video after it that the same user was shown and did not watch
             through; -1 where there is none. A negative for the loss.
+        rejected_s: i64[N], when that was: who learns before it may not know of it.
     """
 
     user_idx: np.ndarray
@@ -42,6 +43,7 @@ class Pairs:
     history: np.ndarray
     tag_profile: np.ndarray
     rejected: np.ndarray
+    rejected_s: np.ndarray
 
     def __len__(self) -> int:
         return len(self.user_idx)
@@ -49,6 +51,11 @@ class Pairs:
     def take(self, rows: np.ndarray | slice) -> Pairs:
         """The pairs at these positions."""
         return Pairs(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def known_at(self, until_s: int) -> Pairs:
+        """The same pairs without refusals that happened at ``until_s`` or later."""
+        known = self.rejected_s < until_s
+        return replace(self, rejected=np.where(known, self.rejected, -1).astype(np.int32))
 
 
 def training_pairs(
@@ -91,10 +98,12 @@ def training_pairs(
         np.full((len(wanted), length), -1, dtype=np.int32),
         np.zeros((len(wanted), TAG_SLOTS), dtype=np.float32),
         np.full(len(wanted), -1, dtype=np.int32),
+        np.full(len(wanted), -1, dtype=np.int64),
     )
     _walk(
         log.user_idx[:end],
         log.video_idx[:end],
+        log.timestamp[:end],
         log.long_view[:end],
         _signals(log, catalogue, end),
         catalogue.tags,
@@ -108,6 +117,7 @@ def training_pairs(
         pairs.history,
         pairs.tag_profile,
         pairs.rejected,
+        pairs.rejected_s,
     )
     return pairs
 
@@ -129,6 +139,7 @@ def _signals(log: ImpressionLog, catalogue: Catalogue, end: int) -> np.ndarray:
 def _walk(  # type: ignore[no-untyped-def]
     user,
     video,
+    timestamp,
     long_view,
     signal,
     tags,
@@ -142,6 +153,7 @@ def _walk(  # type: ignore[no-untyped-def]
     history,
     profile,
     rejected,
+    rejected_s,
 ):
     """One pass over the events: ``ring`` i32[U, L] holds each user's long views so far.
 
@@ -170,5 +182,6 @@ def _walk(  # type: ignore[no-untyped-def]
             pair = waiting[u]
             while pair >= 0:
                 rejected[pair] = v
+                rejected_s[pair] = timestamp[row]
                 pair = earlier[pair]
             waiting[u] = -1

@@ -61,7 +61,8 @@ class Batcher(Generic[J, R]):
         spare_waits: Whether there are some, so that an idle thread asks again soon.
         on_spare: Given the results of spare tasks, on the loop.
         thread_start: Run first by the thread.
-        thread_failed: Told the thread's name after an error outside of ``work``.
+        thread_failed: Told the thread's name after an error outside of ``work``, and "spare" after
+            one in spare work, for which nobody waits.
     """
 
     def __init__(
@@ -191,6 +192,7 @@ class Batcher(Generic[J, R]):
                 self._loop.call_soon_threadsafe(_fail, jobs, error)
             else:
                 logger.exception("spare work failed")
+                self._thread_failed("spare")
             return
         finally:
             self.batches += 1
