@@ -7,7 +7,7 @@ import pytest
 from handmade import START_S, make_catalogue, make_items_of, make_log, make_users
 
 from shorts_recommendation.config import StateConfig
-from shorts_recommendation.counters import VideoCounters, counted_columns
+from shorts_recommendation.counters import CounterSnapshot, VideoCounters, counted_columns
 from shorts_recommendation.features import (
     cross_feature_names,
     cross_features,
@@ -124,3 +124,46 @@ def test_columns_by_hand() -> None:
     )
     assert got[1][names.index("session_cosine")] == pytest.approx(1.0, abs=1e-5)
     assert got.shape[1] == len(names)
+
+
+def test_kernel_equals_whole_array_code(served: list[tuple[RequestBatch, np.ndarray]]) -> None:
+    """The twin lays out every comparison with the history before it counts."""
+    batch = concatenate([b for b, _ in served[5:60:5]])
+    rng = np.random.default_rng(3)
+    videos = rng.integers(-1, len(CATALOGUE), (len(batch), 9)).astype(np.int32)
+    videos[:, 0] = batch.history[:, -1]  # its creator and tag are in the history for sure
+    counts = rng.integers(0, 50, (4, 3, len(CATALOGUE))).astype(np.float32)
+    snapshot = CounterSnapshot(0, counts, counts[0, 0].astype(np.int32))
+    got = cross_features(batch, videos, snapshot, ITEMS)
+    assert got[..., 5].max() > 0
+    assert got[..., 8].max() > 0
+    np.testing.assert_allclose(got, _twin(batch, videos, snapshot), rtol=1e-5, atol=1e-6)
+
+
+def _twin(batch: RequestBatch, videos: np.ndarray, snapshot: CounterSnapshot) -> np.ndarray:
+    videos = np.maximum(videos, 0)
+    tags, has = ITEMS.tags[videos], ITEMS.tags[videos] >= 0
+    rows = np.arange(len(batch))[:, None, None]
+    affinity = np.where(has, batch.tag_profile[rows, np.maximum(tags, 0)], 0)
+    known, history = batch.history >= 0, np.maximum(batch.history, 0)
+    same = (
+        ITEMS.creator[videos][:, :, None] == np.where(known, ITEMS.creator[history], -1)[:, None, :]
+    )
+    late_tags = np.where(known, ITEMS.tags[history, 0], -2)[:, -10:]
+    cosines = []
+    for profile in (batch.session, batch.user[:, 32:64]):
+        length = np.maximum(np.linalg.norm(profile, axis=1), 1e-6)
+        cosines.append(np.einsum("bcd,bd->bc", ITEMS.content[videos], profile / length[:, None]))
+    own = [
+        ITEMS.log_duration[videos],
+        np.log1p(np.maximum(batch.now_s[:, None] - ITEMS.upload_s[videos], 0) / 3600),
+        ITEMS.language[videos] == batch.language[:, None],
+        affinity[..., 0],
+        affinity.sum(axis=2) / np.maximum(has.sum(axis=2), 1),
+        np.log1p(same.sum(axis=2)),
+        np.log1p(np.einsum("bcl,bl->bc", same.astype(float), batch.history_outcomes[:, :, 1])),
+        same[:, :, -10:].sum(axis=2),
+        (tags[..., 0][:, :, None] == late_tags[:, None, :]).sum(axis=2),
+        *cosines,
+    ]
+    return np.concatenate([np.stack(own, axis=2), snapshot.features[videos]], axis=2)

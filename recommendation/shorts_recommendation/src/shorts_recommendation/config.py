@@ -297,7 +297,12 @@ class ServingConfig(Stage):
     max_waiting: PositiveInt = 256
     """Requests that may wait for the models; a longer line could not be served in time."""
     compute_ahead: bool = True
-    """Recompute an invalidated slate before it is asked for, while nobody waits."""
+    """Make slates before they are asked for, while nobody waits."""
+    ahead_after: PositiveInt = 8
+    """Events since a user's last feed from which on its next slate is made ahead: of ten videos,
+    who has watched eight will ask again soon. A feed that comes earlier is computed."""
+    ahead_at_start: int = Field(default=10_000, ge=0)
+    """Known users whose slates are made ahead once the service runs, the most active first."""
     trending_list: PositiveInt = 200
     """Length of the last rung of the ladder, of which the seen ones are left out."""
     load_rate_qps: PositiveFloat = 1000.0
@@ -307,8 +312,6 @@ class ServingConfig(Stage):
     """Of the requests under load; each event invalidates its user's slate."""
     load_zipf_exponent: PositiveFloat = 0.8
     """Of the users' activity in the load test."""
-    load_prefill_users: int = Field(default=2_000, ge=0)
-    """Most active users that ask once before the cached path is measured."""
 
 
 class EvaluationConfig(Stage):

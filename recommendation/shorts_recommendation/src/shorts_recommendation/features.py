@@ -23,12 +23,12 @@ from shorts_recommendation.counters import (
     counted_columns,
     feature_names,
 )
+from shorts_recommendation.features_kernel import N_OWN, fill_columns
 from shorts_recommendation.items import ItemTable
 from shorts_recommendation.log import Catalogue, ImpressionLog, Users
 from shorts_recommendation.requests import CONTEXT_DIM, USER_DIM, RequestBatch, concatenate
 from shorts_recommendation.state import Outcomes, UserStates
 
-NEAR = 10  # events that "of late" means
 _OWN = (
     "log_duration",
     "log_age_h",
@@ -63,44 +63,32 @@ def cross_features(
     Returns:
         f32[B, C, F].
     """
-    videos = np.maximum(videos, 0)
-    counted = snapshot.features
-    columns = np.empty((*videos.shape, len(_OWN) + counted.shape[1]), dtype=np.float32)
-    age_s = batch.now_s[:, None] - items.upload_s[videos]
-    columns[..., 0] = items.log_duration[videos]
-    columns[..., 1] = np.log1p(np.maximum(age_s, 0) / 3600)
-    columns[..., 2] = items.language[videos] == batch.language[:, None]
-    _tag_columns(columns, batch, items.tags[videos])
-    _history_columns(columns, batch, videos, items)
-    vectors = items.content[videos]
-    for place, profile in ((9, batch.session), (10, batch.user[:, 32:64])):
-        length = np.maximum(np.linalg.norm(profile, axis=1), 1e-6)
-        columns[..., place] = np.einsum("bcd,bd->bc", vectors, profile / length[:, None])
-    columns[..., len(_OWN) :] = counted[videos]
+    columns = np.empty((*videos.shape, N_OWN + snapshot.features.shape[1]), dtype=np.float32)
+    fill_columns(
+        columns,
+        np.maximum(videos, 0),
+        batch.now_s,
+        batch.language,
+        batch.tag_profile,
+        batch.history,
+        batch.history_outcomes,
+        _unit(batch.session),
+        _unit(batch.user[:, 32:64]),
+        items.log_duration,
+        items.upload_s,
+        items.language,
+        items.tags,
+        items.creator,
+        items.content,
+        snapshot.features,
+    )
     return columns
 
 
-def _tag_columns(columns: np.ndarray, batch: RequestBatch, tags: np.ndarray) -> None:
-    rows = np.arange(len(batch))[:, None, None]
-    has = tags >= 0
-    affinity = np.where(has, batch.tag_profile[rows, np.maximum(tags, 0)], 0)
-    columns[..., 3] = affinity[..., 0]
-    columns[..., 4] = affinity.sum(axis=2) / np.maximum(has.sum(axis=2), 1)
-
-
-def _history_columns(
-    columns: np.ndarray, batch: RequestBatch, videos: np.ndarray, items: ItemTable
-) -> None:
-    known = batch.history >= 0  # [B, L]
-    history = np.maximum(batch.history, 0)
-    creators = np.where(known, items.creator[history], -1)
-    same = items.creator[videos][:, :, None] == creators[:, None, :]  # [B, C, L]
-    columns[..., 5] = np.log1p(same.sum(axis=2))
-    long_views = batch.history_outcomes[:, :, 1].astype(np.float32)
-    columns[..., 6] = np.log1p(np.einsum("bcl,bl->bc", same.astype(np.float32), long_views))
-    columns[..., 7] = same[:, :, -NEAR:].sum(axis=2)
-    late_tags = np.where(known, items.tags[history, 0], -2)[:, -NEAR:]
-    columns[..., 8] = (items.tags[videos, 0][:, :, None] == late_tags[:, None, :]).sum(axis=2)
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows f32[B, D] of length 1; a zero row stays."""
+    length = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    return np.asarray(rows / length, dtype=np.float32)
 
 
 # --- the replay of a log ---
@@ -248,5 +236,5 @@ def _fill_counters(
         part = slice(first, end)
         wanted = target[part]
         has = wanted >= 0
-        rows.cross[wanted[has], len(_OWN) :] = snapshot.features_of(log.video_idx[part][has])
+        rows.cross[wanted[has], N_OWN:] = snapshot.features_of(log.video_idx[part][has])
         counters.add(log.video_idx[part], log.timestamp[part], counted[part])

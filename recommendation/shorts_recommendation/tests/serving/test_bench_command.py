@@ -21,7 +21,7 @@ def test_the_bench_records_what_its_docstring_promises(tmp_path, monkeypatch):
     monkeypatch.setattr(load_session, "WARMUP_S", 0.2)
     monkeypatch.setattr(command, "PROBE_LOAD_QPS", 50.0)
     serving = {"load_rate_qps": 50, "load_uncached_rate_qps": 50, "load_seconds": 1}
-    config = Config.model_validate({"serving": {**serving, "load_prefill_users": 5}})
+    config = Config.model_validate({"serving": serving})
     results = Results.start(
         system="shorts_recommendation",
         config={},

@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 from test_feed_api import event, feed, ids, post
 from tiny_feed import TinyRecommender, serving_config
 
@@ -187,15 +188,36 @@ def test_rubbish_and_a_dead_store_behind_the_cache_fall_through_to_the_models(se
         assert (body["answered_by"], reasons(body)) == ("computed", [("store", "error")])
 
 
-def test_an_event_is_followed_by_a_slate_computed_ahead(served):
+def test_who_has_watched_most_of_an_answer_gets_the_next_slate_made_ahead(serve_tiny):
+    served = serve_tiny(config=serving_config(ahead_after=3))
     feed(served.client, 1)
-    post(served.client, event(video_id=1))
-    served.wait_for(lambda: served.engine.slates.peek(0).version == 1)
+    for i, video in enumerate((1, 11)):
+        post(served.client, event(f"a{i}", video_id=video))
+    assert len(served.engine.ahead) == 0  # one more to watch
+    post(served.client, event("a2", video_id=21))
+    served.wait_for(lambda: served.engine.slates.peek(0).version == 3)
     body = feed(served.client, 1)
-    assert (body["answered_by"], body["state_version"]) == ("cache", 1)
-    post(served.client, event("e2", user_id=2, video_id=1))  # never asked: nothing to renew
-    assert served.engine.slates.peek(1) is None
+    assert (body["answered_by"], body["state_version"]) == ("cache", 3)
+    for i, video in enumerate((31, 41)):
+        post(served.client, event(f"b{i}", video_id=video))
+    assert len(served.engine.ahead) == 0  # the answer began a new count
+    for i, video in enumerate((1, 11, 21, 31)):
+        post(served.client, event(f"c{i}", user_id=2, video_id=video))
+    assert served.engine.slates.peek(1) is None  # never asked: nothing to renew
     assert "feed_computed_ahead_total 1.0" in served.client.get("/metrics").text
+
+
+def test_the_slates_of_the_busiest_are_made_at_the_start(serve_tiny):
+    served = serve_tiny(config=serving_config(ahead_at_start=30))
+    served.wait_for(lambda: served.client.get("/v1/version").json()["slates_to_start"] == 0)
+    served.wait_for(lambda: len(served.engine.slates) == 30)
+    events = served.engine.users.states.n_events[: served.engine.users.n_known]
+    busiest = np.argsort(-events, kind="stable")[:30].tolist()
+    assert {row for row in range(40) if served.engine.slates.peek(row)} == set(busiest)
+    user_id = served.engine.users.user_of(busiest[0])
+    assert feed(served.client, user_id)["answered_by"] == "cache"
+    assert "feed_computed_ahead_total 30.0" in served.client.get("/metrics").text
+    assert max(served.recommender.batches) > 1
 
 
 def test_the_history_is_encoded_once_for_each_event(serve_tiny):

@@ -190,8 +190,9 @@ class TinyRecommender:
 
 
 def serving_config(**more: object) -> ServingConfig:
-    """Deadlines that no machine misses, and no waiting for company."""
-    return ServingConfig().model_copy(update={"deadline_ms": 2000.0, "batch_wait_ms": 0.0, **more})
+    """Deadlines that no machine misses, no waiting for company, no slates made at the start."""
+    calm = {"deadline_ms": 2000.0, "batch_wait_ms": 0.0, "ahead_at_start": 0}
+    return ServingConfig().model_copy(update={**calm, **more})
 
 
 def main() -> None:

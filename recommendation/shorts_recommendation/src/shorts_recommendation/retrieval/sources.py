@@ -130,7 +130,7 @@ class Retriever:
 
     def sync(self, tower: TrainedTower, videos: np.ndarray) -> None:
         """Take over the id rows of these videos from a tower that went on learning."""
-        videos = videos[self.catalogue.upload_s[videos] <= self.indexed_until_s]
+        videos = videos[self.vectors[videos].any(axis=1)]  # the others are not in the index yet
         self.vectors[videos] = self.encoder.update(tower, videos)
         self.index.replace(self.vectors[videos], videos)
 

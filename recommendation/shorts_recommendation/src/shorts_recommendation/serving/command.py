@@ -40,7 +40,6 @@ from shorts_recommendation.serving.load_session import (
     Served,
     holds,
     measure,
-    prefill,
     running_command,
     serving,
 )
@@ -110,7 +109,6 @@ def record_sweeps(
     for path, rates in (("cached", CACHED_QPS), ("uncached", UNCACHED_QPS)):
         with serving(bundle, config.serving) as served:
             plan = traffic_plan(config.serving, cached=path == "cached", seed=config.seed)
-            prefill(served, plan, config.serving.load_prefill_users)
             rows: list[LoadSession] = []
             for rate in rates[:2] if quick else rates:
                 rows.append(measure(served, plan, rate, seconds))
@@ -134,7 +132,6 @@ def record_samples(bundle: Path, config: Config, results: Results, *, seconds: f
     rate = config.serving.load_uncached_rate_qps
     with serving(bundle, config.serving) as served:
         plan = traffic_plan(config.serving, cached=False, seed=config.seed)
-        prefill(served, plan, config.serving.load_prefill_users)
         load = threading.Thread(target=lambda: measure(served, plan, rate, seconds + 1.0))
         load.start()
         time.sleep(WARMUP_S)

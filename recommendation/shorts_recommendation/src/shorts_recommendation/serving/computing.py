@@ -37,11 +37,6 @@ logger = logging.getLogger(__name__)
 
 MARGIN_MS = 5.0
 """Of the deadline, for what comes after the models: rendering and writing the answer."""
-SPARE_BATCH = 8
-"""Slates computed ahead at once. A call of the models has a fixed cost that eight share; a request
-that arrives meanwhile waits for all of them."""
-SPARE_WAIT_S = 0.2
-"""Fewer than that are computed once the models have been idle so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +103,7 @@ class SlateComputer:
             wait_ms=config.batch_wait_ms,
             loop=engine.loop,
             spare=self._spare,
-            spare_waits=lambda: bool(engine.ahead),
+            spare_waits=lambda: len(engine.ahead) > 0,
             on_spare=self._keep,
             thread_start=engine.settings.thread_start,
             thread_failed=engine.metrics.thread_failed,
@@ -136,6 +131,7 @@ class SlateComputer:
                 detail = f"no state after {engine.settings.store_read_ms:g} ms"
                 stages.degrade("state", "timeout", detail)
             row = engine.users.row(ask.user_id)
+        engine.ahead.answered(row)
         if ask.cached:
             version = int(engine.users.version[row])
             slate = engine.slates.current(row, version, ask.started_s)
@@ -248,20 +244,17 @@ class SlateComputer:
     # --- the cache and its copy in the store -----------------------------------------------------
 
     def invalidated(self, row: int) -> None:
-        """The row's state has moved on: what is cached is stale, and worth computing ahead."""
+        """The row's state has moved on: what is cached is stale, perhaps worth computing ahead."""
         engine = self._engine
-        if engine.config.compute_ahead and engine.slates.peek(row) is not None:
-            engine.ahead.pop(row, None)  # of several events in a row the last one counts
-            engine.ahead[row] = time.perf_counter()
-            if len(engine.ahead) in (1, SPARE_BATCH):
-                self.batcher.nudge()
+        if engine.slates.peek(row) is not None and engine.ahead.watched(row):
+            self.batcher.nudge()
 
     def forget(self, row: int) -> None:
         """The row belongs to somebody else now: nothing of its last user may be found under it."""
         self._engine.slates.drop(row)
         self._stored.discard(row)
         self._inflight.pop(row, None)
-        self._engine.ahead.pop(row, None)
+        self._engine.ahead.forget(row)
 
     def find_stored(self) -> None:
         """Note which users' slates the store kept over a restart."""
@@ -273,6 +266,19 @@ class SlateComputer:
         except StoreUnavailableError:
             return
         self._stored.update(self._engine.users.row(int(key[len(prefix) :])) for key in keys)
+
+    def make_first(self) -> None:
+        """After the start: slates of the known users that the store does not have, busiest first.
+
+        Nobody waits for them: a feed that is asked for before its slate is made is computed.
+        """
+        engine = self._engine
+        if not engine.config.compute_ahead:
+            return
+        events = engine.users.states.n_events[: engine.users.n_known]
+        busiest = np.argsort(-events, kind="stable")[: engine.config.ahead_at_start]
+        engine.ahead.start(row for row in busiest.tolist() if row not in self._stored)
+        self.batcher.nudge()
 
     async def _from_store(
         self, user_id: int, row: int, version: int, stages: RequestStages
@@ -317,21 +323,14 @@ class SlateComputer:
     # --- the models, on the computing thread -----------------------------------------------------
 
     def _spare(self) -> list[_Task]:
-        """Slates that an event has made stale and nobody has asked for yet, when it is worth it."""
-        tasks: list[_Task] = []
+        """Slates that nobody has asked for yet, when making them is worth it."""
         engine = self._engine
-        if len(engine.ahead) < SPARE_BATCH:
-            oldest_s = next(iter(list(engine.ahead.values())), float("inf"))
-            if time.perf_counter() - oldest_s < SPARE_WAIT_S:
-                return tasks
-        while engine.ahead and len(tasks) < SPARE_BATCH:
-            try:
-                row, _ = engine.ahead.popitem(last=False)
-            except KeyError:  # the loop took it back for a moment
-                break
-            slate = engine.slates.peek(row)
-            if slate is not None and slate.version != engine.users.version[row]:
-                tasks.append(_Task(row, engine.users.user_of(row), (), True))
+        tasks: list[_Task] = []
+        while not tasks and (rows := engine.ahead.take()):
+            for row in rows:
+                slate = engine.slates.peek(row)
+                if slate is None or slate.version != engine.users.version[row]:
+                    tasks.append(_Task(row, engine.users.user_of(row), (), True))
         engine.metrics.compute_ahead.inc(len(tasks))
         return tasks
 

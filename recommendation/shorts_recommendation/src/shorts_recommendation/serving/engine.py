@@ -9,7 +9,7 @@ An event is answered when it is durable *and* applied, so the next feed of its u
 
 Policy of the slates. Every event invalidates its user's slate: the version of the state moves on
 and the slate's does not. It is computed anew when it is asked for, or ahead of that while the
-models have nothing else to do; never blindly once for each event.
+models have nothing else to do (`ahead`); never blindly once for each event.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import asyncio
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +27,7 @@ from ml_platform.serving.looping import dead_threads, keep_going
 from ml_platform.serving.request_log import RequestLog
 from ml_platform.serving.stages import StageError, StageMonitor
 from ml_platform.serving.store import open_store
+from shorts_recommendation.serving.ahead import Ahead
 from shorts_recommendation.serving.applying import Applier
 from shorts_recommendation.serving.computing import SlateComputer
 from shorts_recommendation.serving.newcomers import Newcomers
@@ -86,7 +86,7 @@ class FeedEngine:
         )
         self.snapshot = self.trends.snapshot
         self.slates = SlateCache(self.config.slates_in_process, self.config.slate_ttl_s)
-        self.ahead: OrderedDict[int, float] = OrderedDict()
+        self.ahead = Ahead(self.config, self.users.stranger + 1)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(settings.data_dir / "events.sqlite")
         try:
@@ -261,6 +261,7 @@ class FeedEngine:
         self.consumer.start()
         if self.settings.worker == 0:
             self.publisher.start()
+        self.computer.make_first()
         self.caught_up = True
 
     def _look_after(self) -> None:

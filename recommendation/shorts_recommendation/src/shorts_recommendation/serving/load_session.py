@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,7 @@ from shorts_recommendation.serving.load_client import get_json
 from shorts_recommendation.serving.traffic import Traffic, TrafficPlan
 
 WARMUP_S = 3.0
-PREFILL_QPS = 300.0
+STARTED_WITHIN_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,19 @@ def serving(
             arguments += ["--serving", config.model_dump_json()]
         with running_command(arguments, folder) as process:
             ids = get_json(f"{process.url}/v1/operations?ids=true")
+            _wait_for_first_slates(process.url)
             yield Served(
                 process, np.array(ids["user_ids"]), np.array(ids["video_ids"]), folder / "data"
             )
+
+
+def _wait_for_first_slates(url: str) -> None:
+    """Until the service has made the slates of its start."""
+    give_up_s = time.monotonic() + STARTED_WITHIN_S
+    while get_json(f"{url}/v1/version").get("slates_to_start"):
+        if time.monotonic() > give_up_s:
+            raise RuntimeError(f"the slates of the start are not made in {STARTED_WITHIN_S:g} s")
+        time.sleep(0.2)
 
 
 @contextmanager
@@ -142,7 +153,7 @@ def load_session(
     seed: int = 0,
     session_events: int = 0,
 ) -> LoadSession:
-    """Starts the service, fills the cache, offers the load, stops it.
+    """Starts the service, lets it make the slates of its start, offers the load, stops it.
 
     Args:
         bundle: A bundle's folder.
@@ -163,15 +174,7 @@ def load_session(
         session_events=session_events,
     )
     with serving(bundle, config) as served:
-        prefill(served, plan, config.load_prefill_users)
         return measure(served, plan, rate_qps, seconds)
-
-
-def prefill(served: Served, plan: TrafficPlan, n: int) -> None:
-    """The most active users ask once: a service that has run for a while knows their histories."""
-    lines = Traffic(plan, served.user_ids, served.video_ids).most_active(n)
-    if lines:
-        _in_a_process(served.process.url, lines, PREFILL_QPS, len(lines) / PREFILL_QPS, 0.0, 0)
 
 
 def measure(served: Served, plan: TrafficPlan, rate_qps: float, seconds: float) -> LoadSession:

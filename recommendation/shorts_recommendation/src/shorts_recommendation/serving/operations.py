@@ -28,6 +28,7 @@ def describe(engine: FeedEngine) -> dict[str, Any]:
         "consumed_seq": engine.consumer.applied_seq,
         "server_time": engine.clock.now(),
         "slates": len(engine.slates),
+        "slates_to_start": engine.ahead.to_start,
         "batches": engine.computer.batcher.batches,
         "computing_s": round(engine.computer.batcher.busy_s, 3),
     }

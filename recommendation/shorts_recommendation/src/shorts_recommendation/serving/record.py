@@ -98,6 +98,6 @@ def protocol(session: LoadSession, config: Config, variant: str) -> str:
         f"one worker, open loop, {load.arrivals} arrivals at {load.offered_qps:g} a second for "
         f"{offered_s:.0f} s from a second process on the same machine{late}, latency from the "
         f"scheduled arrival, {share}, users by Zipf {serving.load_zipf_exponent:g}, "
-        f"embedded store, {path}; before it the {serving.load_prefill_users} most active users "
-        "asked once"
+        f"embedded store, {path}; the slates of the {serving.ahead_at_start} most active users "
+        "were made before it, at the start"
     )

@@ -154,10 +154,6 @@ class Traffic:
         }
         return f"POST /v1/uploads {json.dumps(body, separators=(',', ':'))}"
 
-    def most_active(self, n: int) -> list[str]:
-        """A feed of each of the n most active users, to fill the cache before a measurement."""
-        return [f"GET /v1/feed?user_id={u}&k={self.plan.k}" for u in self._user_ids[:n]]
-
     def _line(self, user_id: int, event: bool, video_id: int, watch_s: float, like: bool) -> str:
         if event:
             return event_line(
