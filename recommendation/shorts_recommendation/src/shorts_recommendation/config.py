@@ -307,6 +307,9 @@ class ServingConfig(Stage):
     """Length of the last rung of the ladder, of which the seen ones are left out."""
     load_rate_qps: PositiveFloat = 1000.0
     load_uncached_rate_qps: PositiveFloat = 400.0
+    load_sessions_rate_qps: PositiveFloat = 400.0
+    """Ten of eleven requests are events: each is made durable and moves a state, and costs several
+    times what a cached feed does."""
     load_seconds: PositiveFloat = 15.0
     load_event_share: float = Field(default=0.15, ge=0, lt=1)
     """Of the requests under load; each event invalidates its user's slate."""

@@ -106,7 +106,8 @@ def watching(day: Day, reference, **settings) -> FeedMonitor:
 
 
 def show(monitor: FeedMonitor, day: Day, k: int = 10) -> None:
-    monitor.slates_made(day.batch, day.snapshot, day.feed.recommend(day.batch, day.snapshot, k))
+    slates = day.feed.recommend(day.batch, day.snapshot, k)
+    monitor.slates_made(day.batch, day.snapshot, slates, [None] * len(slates))
     monitor.refresh()
 
 
@@ -151,7 +152,7 @@ def test_counters_that_stop_are_named_as_one_broken_upstream(days, reference):
     later = CounterSnapshot(day.snapshot.as_of_s, counts, day.snapshot.exposures)
     monitor = watching(day, reference)
     slates = day.feed.recommend(day.batch, day.snapshot, 10)
-    monitor.slates_made(day.batch, later, slates)
+    monitor.slates_made(day.batch, later, slates, [None] * len(slates))
     monitor.refresh()
     found = alerts(monitor)
     assert "log_impressions_2h" in found
@@ -236,7 +237,9 @@ def test_events_and_their_effect_are_counted(days):
     watch_s = np.array([20.0, 5.0, 1.0], np.float32)
     monitor.events_applied([4, 9, 9], Outcomes(watch_s, yes, no, yes, no, no))
     two = days[0].batch.take(np.array([4, 6]))
-    monitor.slates_made(two, days[0].snapshot, days[0].feed.recommend(two, days[0].snapshot, 3))
+    slates = days[0].feed.recommend(two, days[0].snapshot, 3)
+    now = time.perf_counter()
+    monitor.slates_made(two, days[0].snapshot, slates, [now, now])
     values = read(monitor)
     assert values["feed_watched_total", "shown"] == 3
     assert values["feed_watched_total", "long_view"] == 1
@@ -245,6 +248,20 @@ def test_events_and_their_effect_are_counted(days):
     assert values["feed_slots_total", "relevance"] == 0
     assert values["feed_event_effect_seconds_count", ""] == 1  # user 9 has not asked yet
     assert values["feed_snapshot_age_seconds", ""] == 7.0
+
+
+def test_an_effect_is_timed_from_the_question_and_a_slate_made_ahead_has_none(days):
+    monitor = watching(days[0], None)
+    nothing = np.zeros(2, bool)
+    outcomes = Outcomes(np.zeros(2, np.float32), *[nothing] * 5)
+    monitor.events_applied([4, 6], outcomes)
+    time.sleep(0.3)  # both watch
+    two = days[0].batch.take(np.array([4, 6]))
+    slates = days[0].feed.recommend(two, days[0].snapshot, 3)
+    monitor.slates_made(two, days[0].snapshot, slates, [time.perf_counter(), None])
+    values = read(monitor)
+    assert values["feed_event_effect_seconds_count", ""] == 1
+    assert values["feed_event_effect_seconds_sum", ""] < 0.3
 
 
 def test_places_are_counted_as_far_as_an_answer_reaches(days):
@@ -265,7 +282,7 @@ def test_places_are_counted_as_far_as_an_answer_reaches(days):
     )
     two = days[0].batch.take(np.array([4, 6]))
     slates = Late(days[0].feed.items).recommend(two, days[0].snapshot, 20)
-    monitor.slates_made(two, days[0].snapshot, slates)
+    monitor.slates_made(two, days[0].snapshot, slates, [None, None])
     assert read(monitor)["feed_slots_total", "relevance"] == 20
     assert read(monitor)["feed_slots_total", "fresh"] == 0
 
@@ -288,9 +305,8 @@ def test_one_slate_in_so_many_is_compared(days, reference):
 def test_the_thread_reports_by_itself_and_stops(days, reference):
     monitor = watching(days[0], reference, interval_s=0.01)
     monitor.start()
-    monitor.slates_made(
-        days[0].batch, days[0].snapshot, days[0].feed.recommend(days[0].batch, days[0].snapshot, 5)
-    )
+    slates = days[0].feed.recommend(days[0].batch, days[0].snapshot, 5)
+    monitor.slates_made(days[0].batch, days[0].snapshot, slates, [None] * len(slates))
     end = time.monotonic() + 20
     while not monitor.reports:
         assert time.monotonic() < end

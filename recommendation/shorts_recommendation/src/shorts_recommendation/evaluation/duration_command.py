@@ -11,6 +11,7 @@ import numpy as np
 
 from shorts_recommendation.data import ShortsData
 from shorts_recommendation.evaluation.duration_study import (
+    ROWS,
     fit_label_scores,
     record_duration_study,
 )
@@ -75,8 +76,8 @@ def main(run: Run) -> None:
         data.catalogue.duration_s[np.maximum(videos, 0)],
         batch.user_idx,
         protocol=f"simulated world, first requests of {len(queries)} test-day sessions with a long "
-        f"view, {CANDIDATES} random existing videos each, trees on at most "
-        f"{config.ranking.tree_rows:,} impressions of the training days, seed {seed}",
+        f"view, {CANDIDATES} random existing videos each, trees on "
+        f"at most {ROWS:,} impressions of the training days, seed {seed}",
         resamples=config.evaluation.resamples,
     )
     folder = run.results_folder()

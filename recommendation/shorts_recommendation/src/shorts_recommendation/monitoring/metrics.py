@@ -49,7 +49,7 @@ class FeedWatchMetrics:
         )
         self.effect = Histogram(
             "feed_event_effect_seconds",
-            "From an event that is applied to a slate that knows it.",
+            "From the first question after an event to the slate that knows it.",
             buckets=_EFFECT_S,
             registry=registry,
         )

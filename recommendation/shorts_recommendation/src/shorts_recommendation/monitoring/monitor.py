@@ -140,17 +140,25 @@ class FeedMonitor:
             self._awaited.pop(next(iter(self._awaited)), None)
 
     def slates_made(
-        self, batch: RequestBatch, snapshot: CounterSnapshot, slates: Sequence[ReasonedSlate]
+        self,
+        batch: RequestBatch,
+        snapshot: CounterSnapshot,
+        slates: Sequence[ReasonedSlate],
+        asked_s: Sequence[float | None],
     ) -> None:
-        """Slates were computed for these requests: counts places, puts some aside."""
+        """Slates were computed for these requests: counts places, puts some aside.
+
+        An event's effect is timed from the moment at which its user asks, for until then there is
+        nobody to see it: ``asked_s`` is that moment, None for a slate made ahead of it.
+        """
         now = time.perf_counter()
         reasons = Counter(reason for slate in slates for reason in slate.reasons[: self._answered])
         for reason, n in reasons.items():
             self.metrics.slots.labels(reason).inc(n)
         for place, slate in enumerate(slates):
-            since = self._awaited.pop(int(batch.user_idx[place]), None)
-            if since is not None:
-                self.metrics.effect.observe(now - since)
+            applied, asked = self._awaited.pop(int(batch.user_idx[place]), None), asked_s[place]
+            if applied is not None and asked is not None:
+                self.metrics.effect.observe(now - max(applied, asked))
             self._n_slates += 1
             if self._n_slates % self.settings.every == 0 and len(slate.video_idx):
                 self._aside.append((batch.take(slice(place, place + 1)), snapshot, slate))

@@ -4,7 +4,9 @@ In: the last bundle. Out: ``bench_serving.json`` with
 
     serving/cached/...            the rate asked for, with a cache that events invalidate
     serving/uncached/...          every feed through the whole funnel
-    serving/cached_<rate>/...     the rising series, and serving/knee_{cached,uncached}/qps
+    serving/sessions/...          users who watch what they were given before they ask again
+    serving/cached_<rate>/...     the rising series, and serving/knee_{cached,uncached,sessions}/qps
+    serving/sessions_ahead_.../.. how soon slates are made ahead; serving/cached_uploads/...
     serving/event_to_effect/...   from an event to the feed that has seen it, under load
     serving/limit/...             HTTP alone, bytes and multiplications by arithmetic, the distance
     serving_sample/...            where the threads are while the uncached path runs
@@ -16,12 +18,14 @@ lower bounds of what the service does alone.
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,12 +56,14 @@ from shorts_recommendation.serving.record import (
 )
 from shorts_recommendation.serving.sampling import shares
 from shorts_recommendation.serving.traffic import TrafficPlan
+from shorts_recommendation.serving.variants import record_variants
 
 if TYPE_CHECKING:
     from shorts_recommendation.commands import Run
 
 CACHED_QPS = (250.0, 500.0, 750.0, 1000.0, 1250.0, 1500.0, 2000.0)
 UNCACHED_QPS = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 800.0)
+SESSIONS_QPS = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 800.0)
 SWEEP_SECONDS = 6.0
 PROBES = 600
 PROBE_LOAD_QPS = 500.0
@@ -72,8 +78,10 @@ def main(run: Run) -> None:
     with run.progress.stage("serving: both paths at their rates", 3) as step:
         sessions = record_sessions(bundle, run.config, results, step)
     quick = run.config.quick
-    with run.progress.stage("serving: rising load", 2) as step:
+    with run.progress.stage("serving: rising load", 3) as step:
         sweeps = record_sweeps(bundle, run.config, results, quick=quick, step=step)
+    with run.progress.stage("serving: slates ahead, uploads", 2) as step:
+        variants = record_variants(bundle, run.config, results, quick=quick, step=step)
     with run.progress.stage("serving: samples", 1) as step:
         record_samples(bundle, run.config, results, seconds=2.0 if quick else 8.0)
         step(1)
@@ -96,19 +104,23 @@ def main(run: Run) -> None:
     for name, figure in pictures.items():
         write_atomic(folder / "plots" / f"{name}.png", png(figure))
     results.write(folder / "bench_serving.json")
-    run.console.print(table([*sessions.values(), *sweeps["cached"], *sweeps["uncached"]]))
+    rows = [*sessions.values(), *itertools.chain(*sweeps.values()), *variants.values()]
+    run.console.print(table(rows))
     run.console.print(_effect_line(effect), highlight=False)
 
 
 def record_sweeps(
     bundle: Path, config: Config, results: Results, *, quick: bool, step: Callable[[int], object]
 ) -> dict[str, list[LoadSession]]:
-    """Rising rates for both paths, up to the first that misses a limit; adds the knees."""
+    """Rising rates for each traffic, up to the first that misses a limit; adds the knees."""
     sweeps: dict[str, list[LoadSession]] = {}
     seconds = 2.0 if quick else SWEEP_SECONDS
-    for path, rates in (("cached", CACHED_QPS), ("uncached", UNCACHED_QPS)):
+    paths = {"cached": CACHED_QPS, "uncached": UNCACHED_QPS, "sessions": SESSIONS_QPS}
+    for path, rates in paths.items():
         with serving(bundle, config.serving) as served:
-            plan = traffic_plan(config.serving, cached=path == "cached", seed=config.seed)
+            plan = traffic_plan(config.serving, cached=path != "uncached", seed=config.seed)
+            if path == "sessions":
+                plan = replace(plan, session_events=config.serving.prefetch)
             rows: list[LoadSession] = []
             for rate in rates[:2] if quick else rates:
                 rows.append(measure(served, plan, rate, seconds))
@@ -218,7 +230,7 @@ def _record_arithmetic(
         least_us = machine.seconds(cost) * 1e6
         total_us += least_us
         text = (
-            f"arithmetic from the shapes ({stage}), flat index of {n_videos} videos, "
+            f"arithmetic from the shapes ({stage}), scan of {n_videos} vectors in 8 bits, "
             f"{encoded:.2f} histories encoded a feed"
         )
         results.add(f"serving/limit/{stage}_bytes", cost.bytes_read, protocol=text)

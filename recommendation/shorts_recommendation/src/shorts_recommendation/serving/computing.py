@@ -78,6 +78,8 @@ class _Task:
     """Who had the row then; None for the stranger."""
     holding: tuple[int, ...]
     keep: bool
+    asked_s: float | None
+    """When it was asked for; None for a slate made ahead."""
 
 
 class SlateComputer:
@@ -190,7 +192,7 @@ class SlateComputer:
             detail = f"{waiting} wait, {wait_ms:.0f} ms to go, {left_ms:.0f} ms left"
             stages.degrade("recommend", "budget", detail)
             return None
-        task = _Task(row, engine.users.user_of(row), ask.holding, ask.cached)
+        task = _Task(row, engine.users.user_of(row), ask.holding, ask.cached, ask.started_s)
         job = self.batcher.submit(task, expires_s=time.perf_counter() + left_ms / 1e3)
         if ask.cached and not ask.holding:
             self._inflight[row] = (version, job)
@@ -330,7 +332,7 @@ class SlateComputer:
             for row in rows:
                 slate = engine.slates.peek(row)
                 if slate is None or slate.version != engine.users.version[row]:
-                    tasks.append(_Task(row, engine.users.user_of(row), (), True))
+                    tasks.append(_Task(row, engine.users.user_of(row), (), True, None))
         engine.metrics.compute_ahead.inc(len(tasks))
         return tasks
 
@@ -349,7 +351,7 @@ class SlateComputer:
         )
         tell(
             engine.observers,
-            lambda o: o.slates_made(batch, engine.snapshot, slates),
+            lambda o: o.slates_made(batch, engine.snapshot, slates, [t.asked_s for t in tasks]),
             engine.metrics.observer_failed,
         )
         made_s = time.perf_counter()

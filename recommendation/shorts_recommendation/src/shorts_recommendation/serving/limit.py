@@ -71,7 +71,8 @@ def request_costs(
     Args:
         config: Sizes of the models and of the funnel.
         n_videos: V.
-        vectors_read: Vectors that the index compares with; all V (a flat index) by default.
+        vectors_read: Vectors that the index compares with, a byte a number (retrieval/scan.py);
+            all V by default.
         encoded: Histories encoded for each feed: once an event, so below 1.
     """
     state, ranking, retrieval = config.state, config.ranking, config.retrieval
@@ -87,9 +88,7 @@ def request_costs(
             encoded * 4 * length * (d + 8),
             encoded * 2 * ranking.n_layers * length * (12 * d * d + 2 * length * d),
         ),
-        "retrieve": StageCost(
-            4 * compared * wide + 4 * wide * tower + 8 * 10 * c, 2 * compared * wide
-        ),
+        "retrieve": StageCost(compared * wide + 4 * wide * tower + 8 * 10 * c, 2 * compared * wide),
         "prerank": StageCost(4 * c * 33, 2 * c * 33),
         "rank": StageCost(
             4 * p * (features + d + hidden),

@@ -152,6 +152,8 @@ def load_session(
     config: ServingConfig | None = None,
     seed: int = 0,
     session_events: int = 0,
+    upload_every: int = 0,
+    content_dim: int = 768,
 ) -> LoadSession:
     """Starts the service, lets it make the slates of its start, offers the load, stops it.
 
@@ -163,6 +165,8 @@ def load_session(
         config: Of the service and of the traffic; the bundle's own by default.
         seed: Of users and arrivals.
         session_events: See `TrafficPlan`.
+        upload_every: See `TrafficPlan`.
+        content_dim: Of the uploads.
     """
     config = config or ServingConfig()
     plan = TrafficPlan(
@@ -172,6 +176,8 @@ def load_session(
         cached=cached,
         seed=seed,
         session_events=session_events,
+        upload_every=upload_every,
+        content_dim=content_dim,
     )
     with serving(bundle, config) as served:
         return measure(served, plan, rate_qps, seconds)

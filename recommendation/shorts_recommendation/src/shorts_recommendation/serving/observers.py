@@ -14,9 +14,20 @@ class FeedObserver(Protocol):
     """Watches an engine. Both methods return at once and keep no caller waiting."""
 
     def slates_made(
-        self, batch: RequestBatch, snapshot: CounterSnapshot, slates: Sequence[Any]
+        self,
+        batch: RequestBatch,
+        snapshot: CounterSnapshot,
+        slates: Sequence[Any],
+        asked_s: Sequence[float | None],
     ) -> None:
-        """Slates were computed for these requests; on the computing thread."""
+        """Slates were computed for these requests; on the computing thread.
+
+        Args:
+            batch: The requests.
+            snapshot: The counters of the moment.
+            slates: One for each.
+            asked_s: `time.perf_counter` when each was asked for; None for a slate made ahead.
+        """
 
     def events_applied(self, rows: Sequence[int], outcomes: Outcomes) -> None:
         """New events are in the states; on the event loop.

@@ -1,7 +1,7 @@
 """What load sessions become in a results file: ``serving/<variant>/<metric>`` with its protocol.
 
 ``record_sessions`` is the part of `make e2e`: one rate for the cached path, one for the uncached,
-and the rate of the cached one again by users who watch what they were given before they ask again.
+and one by users who watch what they were given before they ask again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def record_sessions(
     serving = config.serving
     loads: dict[str, tuple[float, dict[str, Any]]] = {
         "cached": (serving.load_rate_qps, {"cached": True}),
-        "sessions": (serving.load_rate_qps, {"cached": True, "session_events": serving.prefetch}),
+        "sessions": (
+            serving.load_sessions_rate_qps,
+            {"cached": True, "session_events": serving.prefetch},
+        ),
         "uncached": (serving.load_uncached_rate_qps, {"cached": False}),
     }
     sessions = {}
@@ -92,6 +95,8 @@ def protocol(session: LoadSession, config: Config, variant: str) -> str:
     share += f"{serving.load_event_share:.0%} events, each drawn on its own"
     if "sessions" in variant:
         share = f"a feed of {serving.prefetch}, its {serving.prefetch} events, the next feed"
+    if "uploads" in variant:
+        share += ", and an upload every second"
     offered_s = load.n / load.offered_qps
     late = ", LIMITED BY THE CLIENT" if (load.send_lag_p99_ms or 0.0) > LATE_MS else ""
     return (
