@@ -34,9 +34,13 @@ def _measured(impressions: int) -> Results:
 
 
 def test_what_a_size_took_is_recorded_and_drawn() -> None:
-    results, found = _results(), {(100, 500): _measured(4000), (1000, 5000): _measured(40_000)}
-    for (users, videos), measured in found.items():
-        scaling._record(results, users, videos, measured)
+    results, found = (
+        _results(),
+        {(100, 500): (_measured(4000), 50.0), (1000, 5000): (_measured(40_000), 500.0)},
+    )
+    for (users, videos), (measured, processor_s) in found.items():
+        scaling._record(results, users, videos, measured, processor_s)
+    assert results["scaling/users_100/processor_s"].value == 50
     assert results["scaling/users_1000/wall_s"].value == 400
     assert results["scaling_users_100/features/wall_s"].value == 4
     assert scaling._picture(found).startswith(b"\x89PNG")
