@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -59,10 +60,14 @@ def results_folder(system_folder: Path, artifacts: Path, *, full: bool) -> Path:
 
 
 def record_cost(results: Results, seconds: Mapping[str, float]) -> None:
-    """Adds the wall seconds of every stage and of all, and this process's peak memory in bytes.
+    """Adds the wall seconds of every stage and of all, processor seconds, peak memory in bytes.
+
+    Processor seconds are of this process from its start and of the processes that it started and
+    has waited for: other work on the machine does not lengthen them. The peak is this process's.
 
     Args:
-        results: Takes ``seconds/<stage>/wall_s`` and ``memory/main_process/peak_bytes``.
+        results: Takes ``seconds/<stage>/wall_s``, ``seconds/all_processes/processor_s`` and
+            ``memory/main_process/peak_bytes``.
         seconds: Stage as it was printed -> wall seconds.
     """
     protocol = "this command, set-up not included"
@@ -70,4 +75,7 @@ def record_cost(results: Results, seconds: Mapping[str, float]) -> None:
         variant = re.sub(r"[^a-z0-9_ -]", "", name.lower()).replace(" ", "_")
         results.add(f"seconds/{variant}/wall_s", value, protocol=protocol)
     results.add("seconds/all_stages/wall_s", sum(seconds.values()), protocol=protocol)
+    used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    processor_s = sum(u.ru_utime + u.ru_stime for u in used)
+    results.add("seconds/all_processes/processor_s", processor_s, protocol=protocol)
     results.add("memory/main_process/peak_bytes", peak_memory_bytes(), protocol=protocol)

@@ -118,4 +118,5 @@ def test_cost_by_hand(tmp_path: Path) -> None:
     assert results["seconds/pre-ranker_on_90_of_time/wall_s"].value == 2.0
     assert results["seconds/retrieval_two_towers/wall_s"].value == 3.5
     assert results["seconds/all_stages/wall_s"].value == 5.5
+    assert results["seconds/all_processes/processor_s"].value > 0.1
     assert results["memory/main_process/peak_bytes"].value > 1e6

@@ -7,13 +7,13 @@ that a peak of memory is that size's.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_platform.evaluation.results import Results, write_atomic
+from ml_platform.evaluation.run_info import git_commit
 from shorts_recommendation.world.scale import measure_scale
 
 if TYPE_CHECKING:
@@ -25,19 +25,20 @@ STREAMED = (120, 1_000, 10_500)
 """Impressions a person of the default world, the last a hundred million in all: the stream's memory
 must not follow them."""
 STREAM_TIMEOUT_S = 3600.0
+PROCESSOR_S = "seconds/all_processes/processor_s"
 
 
 def main(run: Run) -> None:
     """Runs the sizes one after the other and writes what each took."""
     sizes = SMALL if run.config.quick else SIZES
-    found: dict[tuple[int, int], tuple[Results, float]] = {}
+    found: dict[tuple[int, int], Results] = {}
     with run.progress.stage("sizes", len(sizes)) as step:
         for size in sizes:
             found[size] = _run_size(run, *size)
             step(1)
     results = run.start_results(name="simulated, several sizes", sha256="by size", synthetic=True)
-    for (users, videos), (measured, processor_s) in found.items():
-        _record(results, users, videos, measured, processor_s)
+    for (users, videos), measured in found.items():
+        _record(results, users, videos, measured)
     _record_streams(results, run)
     folder = run.results_folder()
     results.write(folder / "scaling.json")
@@ -63,38 +64,36 @@ def _record_streams(results: Results, run: Run) -> None:
             step(1)
 
 
-def _run_size(run: Run, users: int, videos: int) -> tuple[Results, float]:
-    """One end-to-end run; its results, and the processor seconds of it and of what it started.
+def _run_size(run: Run, users: int, videos: int) -> Results:
+    """One end-to-end run; its results. One that this commit has made before is not made again.
 
     Raises:
         RuntimeError: If it failed, with the end of what it printed.
     """
     out = run.artifacts / "scaling" / f"{users}x{videos}"
+    done_before = out / "latest" / "results.json"
+    if done_before.exists():
+        kept = Results.read(done_before)
+        if kept.run.commit == git_commit(run.artifacts) and not kept.run.commit.endswith("-dirty"):
+            run.console.print(f"  {users:,} x {videos:,}: kept from {done_before}", highlight=False)
+            return kept
     command = [sys.executable, "-m", "shorts_recommendation.cli", "e2e"]
     command += ["--users", str(users), "--videos", str(videos), "--out", str(out)]
     if run.config.quick:
         command += ["--config", str(Path(__file__).parents[2] / "configs" / "smoke.yaml")]
-    before = _processor_s()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stdout + done.stderr)[-2000:]
         raise RuntimeError(f"{users} users x {videos} videos failed:\n{said}")
-    return Results.read(out / "latest" / "results.json"), _processor_s() - before
+    return Results.read(out / "latest" / "results.json")
 
 
-def _processor_s() -> float:
-    """Of all processes that this one has started and waited for."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _record(
-    results: Results, users: int, videos: int, measured: Results, processor_s: float
-) -> None:
+def _record(results: Results, users: int, videos: int, measured: Results) -> None:
     variant = f"users_{users}"
     protocol = f"e2e of {users:,} users and {videos:,} videos in a process of its own"
     seconds = measured["seconds/all_stages/wall_s"].value
     results.add(f"scaling/{variant}/wall_s", seconds, protocol=protocol)
+    processor_s = measured[PROCESSOR_S].value
     results.add(f"scaling/{variant}/processor_s", processor_s, protocol=protocol)
     peak = measured["memory/main_process/peak_bytes"].value
     results.add(f"scaling/{variant}/peak_bytes", peak, protocol=protocol)
@@ -103,20 +102,20 @@ def _record(
     )
     for key in measured:
         stage, name, metric = key.split("/")
-        if stage == "seconds" and name != "all_stages":
+        if stage == "seconds" and not name.startswith("all_"):
             results.add(
                 f"scaling_{variant}/{name}/{metric}", measured[key].value, protocol=protocol
             )
 
 
-def _picture(found: dict[tuple[int, int], tuple[Results, float]]) -> bytes:
+def _picture(found: dict[tuple[int, int], Results]) -> bytes:
     """Processor seconds, which other work on the machine does not lengthen, and memory."""
     from ml_platform.evaluation.plot_style import BLUE, ORANGE, new_figure, png
 
     figure, (left, right) = new_figure("Time and memory of the whole run", panels=2)
-    impressions = [r["data/log/impressions"].value for r, _ in found.values()]
-    seconds = [processor_s for _, processor_s in found.values()]
-    peaks = [r["memory/main_process/peak_bytes"].value / 2**30 for r, _ in found.values()]
+    impressions = [r["data/log/impressions"].value for r in found.values()]
+    seconds = [r[PROCESSOR_S].value for r in found.values()]
+    peaks = [r["memory/main_process/peak_bytes"].value / 2**30 for r in found.values()]
     for axes, values, colour, unit in (
         (left, seconds, BLUE, "processor seconds, everything"),
         (right, peaks, ORANGE, "peak memory, GiB"),

@@ -107,9 +107,8 @@ def test_an_event_changes_the_next_feed_of_its_user_alone(served):
     assert 31 in ids(before)
     assert 31 not in ids(after)
     assert after["items"][0]["sources"] == ["popular", "session"]  # the session embedding is in it
-    assert feed(served.client, 2, k=5) | {"request_id": 0, "stages_ms": 0, "cached": 0} == (
-        other | {"request_id": 0, "stages_ms": 0, "cached": 0, "answered_by": "cache"}
-    )
+    own = {"request_id": 0, "stages_ms": 0, "cached": 0, "batch_size": 0}
+    assert feed(served.client, 2, k=5) | own == other | own | {"answered_by": "cache"}
 
 
 def test_duplicates_are_acknowledged_and_count_once(served):

@@ -20,8 +20,8 @@ class ExperimentSettings:
         days: Of an ordinary experiment.
         long_days: Of the one about retention, which moves slowly.
         people: In an experiment, over all arms.
-        trap_people: In the one about retention. All there are, for three weeks: a third less for
-            half as long stopped one run in three, for visits fall by a few per cent and differ
+        trap_people: In the one about retention. All there are, for twenty days: 60% of them for
+            half as long stopped one run in three, as visits fall by a few per cent and differ
             between people by far more.
         market_people: In the one about uploads: each arm is a platform of its own.
         slate_length: Videos asked for at once.

@@ -323,6 +323,7 @@ def _feed_body(engine: FeedEngine, ask: FeedAsk, answer: FeedAnswer, request_id:
             "degradations": stages.degradations,
             "cold_start": answer.cold,
             "state_version": answer.version,
+            "batch_size": answer.batch_size,
             "stages_ms": {name: round(ms, 3) for name, ms in stages.stages_ms.items()},
             "items": [orjson.Fragment(item) for item in answer.items],
         }

@@ -60,7 +60,10 @@ class FeedAsk:
 
 @dataclass(frozen=True, slots=True)
 class FeedAnswer:
-    """What came of it; ``items`` are JSON objects, ``by`` is one of `settings.ANSWERS`."""
+    """What came of it; ``items`` are JSON objects, ``by`` is one of `settings.ANSWERS`.
+
+    ``batch_size``: requests that shared the models' call; 0 for an answer without one.
+    """
 
     by: str
     slate_id: str
@@ -69,6 +72,7 @@ class FeedAnswer:
     items: list[bytes]
     cold: bool
     stages: RequestStages
+    batch_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +179,9 @@ class SlateComputer:
         stages.stages_ms.update(slate.stage_ms)
         ids, items = slate.take(ask.k, ask.holding)
         cold = row == self._engine.users.stranger
-        return FeedAnswer("computed", slate.slate_id, slate.version, ids, items, cold, stages)
+        return FeedAnswer(
+            *("computed", slate.slate_id, slate.version, ids, items, cold, stages, slate.batch_size)
+        )
 
     def _job(
         self, ask: FeedAsk, row: int, stages: RequestStages
@@ -291,7 +297,7 @@ class SlateComputer:
         read = engine.loop.run_in_executor(None, self._read_stored, user_id)
         try:
             blob = await asyncio.wait_for(read, engine.settings.store_read_ms / 1e3)
-            slate = CachedSlate.from_blob(blob, begin) if blob else None
+            slate = CachedSlate.from_blob(blob) if blob else None
         except TimeoutError:
             stages.degrade("store", "timeout", f"no answer in {engine.settings.store_read_ms} ms")
             return None
@@ -302,7 +308,7 @@ class SlateComputer:
         if slate is None or slate.version != version:
             return None
         engine.slates.put(row, slate)
-        return slate
+        return engine.slates.current(row, version, time.perf_counter())
 
     def _read_stored(self, user_id: int) -> bytes | None:
         key = f"{self._engine.prefix}slate:{user_id}"
@@ -382,7 +388,7 @@ class SlateComputer:
         for stage, ms in own_ms.items():
             metrics.stage_finished(stage, ms)
         for slate in slates:
-            slate.stage_ms = {**own_ms, "batch": float(len(slates))}
+            slate.stage_ms, slate.batch_size = own_ms, len(slates)
 
     def _recent(self, tasks: Sequence[_Task]) -> np.ndarray:
         """What the clients still hold, i32[B, R]."""

@@ -31,6 +31,9 @@ def get_json(url: str) -> Any:
         return json.load(response)
 
 
+_COUNTED = ("answered_by", "degraded", "stages_ms", "batch_size")
+
+
 def client(order: dict[str, Any]) -> dict[str, Any]:
     """What the client's process does: warm up, note the clocks, load, note them again."""
     lines, rate_qps, seed = order["lines"], order["rate_qps"], order["seed"]
@@ -70,9 +73,7 @@ def client(order: dict[str, Any]) -> dict[str, Any]:
             if kind == "feed":
                 answer = json.loads(sample.body)
                 if "answered_by" in answer:  # not so from a handler that does nothing
-                    answers.append(
-                        {key: answer[key] for key in ("answered_by", "degraded", "stages_ms")}
-                    )
+                    answers.append({key: answer[key] for key in _COUNTED})
     cpu_s = {
         "server": after["cpu_s"] - before["cpu_s"],
         "store": _number(after["store_cpu_s"]) - _number(before["store_cpu_s"]),
@@ -110,7 +111,7 @@ def _count(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for stage, ms in answer["stages_ms"].items():
             stages.setdefault(stage, []).append(ms)
     n = max(1, len(answers))
-    batch = stages.pop("batch", [])
+    batch = [answer["batch_size"] for answer in answers if answer["batch_size"]]
     return {
         "answered_by": {name: count / n for name, count in by.items()},
         "n": len(answers),

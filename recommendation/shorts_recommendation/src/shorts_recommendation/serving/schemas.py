@@ -175,7 +175,10 @@ class FeedResponse(BaseModel):
     """Nothing is known of the user: the list is not personal."""
     state_version: int
     """The last event of the user that the list has seen, as its place in the log."""
+    batch_size: int
+    """Requests that shared the models' call; 0 for an answer without one."""
     stages_ms: dict[str, float]
+    """Of the whole call, for those that share it."""
     items: list[Item]
 
 
@@ -190,6 +193,7 @@ FEED_EXAMPLE = {
     "degradations": [],
     "cold_start": False,
     "state_version": 91,
+    "batch_size": 4,
     "stages_ms": {"queue": 0.4, "recommend": 3.1, "total": 3.9},
     "items": [
         {

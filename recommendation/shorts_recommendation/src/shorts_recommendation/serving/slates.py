@@ -10,6 +10,7 @@ slate has any) and without those that the client says it still holds.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class CachedSlate:
         video_ids: External ids, in order of play.
         items: The JSON object of each.
         stage_ms: Of the call that computed it.
+        batch_size: Slates that the call computed; 0 where it is not known any more.
     """
 
     slate_id: str
@@ -39,6 +41,7 @@ class CachedSlate:
     video_ids: list[int]
     items: list[bytes]
     stage_ms: dict[str, float] = field(default_factory=dict)
+    batch_size: int = 0
 
     def take(self, k: int, without: Collection[int]) -> tuple[list[int], list[bytes]]:
         """The first k ids and items that are not among ``without``."""
@@ -48,24 +51,25 @@ class CachedSlate:
         return [self.video_ids[i] for i in keep], [self.items[i] for i in keep]
 
     def to_blob(self) -> bytes:
-        """Bytes for the store; ``made_s`` stays behind, for the store's own clock expires it."""
-        return orjson.dumps(
-            [self.slate_id, self.version, self.video_ids, [item.decode() for item in self.items]]
-        )
+        """Bytes for the store."""
+        made_at = time.time() - (time.perf_counter() - self.made_s)  # every process can read it
+        items = [item.decode() for item in self.items]
+        return orjson.dumps([self.slate_id, self.version, made_at, self.video_ids, items])
 
     @classmethod
-    def from_blob(cls, blob: bytes, made_s: float) -> CachedSlate:
-        """What `to_blob` wrote.
+    def from_blob(cls, blob: bytes) -> CachedSlate:
+        """What `to_blob` wrote, as old as it was.
 
         Raises:
             ValueError: The bytes are something else.
         """
         try:
-            slate_id, version, video_ids, items = orjson.loads(blob)
+            slate_id, version, made_at, video_ids, items = orjson.loads(blob)
             texts = [item.encode() for item in items]
+            age_s = max(0.0, time.time() - made_at)
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"not a stored slate: {blob[:40]!r}") from error
-        return cls(slate_id, version, made_s, video_ids, texts)
+        return cls(slate_id, version, time.perf_counter() - age_s, video_ids, texts)
 
 
 def render_slate(
