@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -35,6 +36,11 @@ def test_two_workers_apply_every_event_and_upload_before_the_next_feed(tmp_path)
         assert clients[0].post("/v1/uploads", json=upload()).status_code == 200
         for client in clients:
             assert 5001 in ids(feed(client, 6, k=3, cache="off"))
+        served = [
+            float(re.search(r'feed_answers_total{by="computed"} (\S+)', text)[1])
+            for text in (httpx2.get(f"http://127.0.0.1:{port + w}/metrics").text for w in (1, 2))
+        ]
+        assert min(served) > 0  # each counts its own
         for client in clients:
             client.close()
     finally:
@@ -91,6 +97,11 @@ def test_an_upload_and_an_event_on_it_and_retries_at_two_workers(tmp_path):
             text = client.get("/metrics").text
             assert 'log_records_skipped_total{reason="unknown_video"} 0.0' in text
     finally:
+        served = [
+            float(re.search(r'feed_answers_total{by="computed"} (\S+)', text)[1])
+            for text in (httpx2.get(f"http://127.0.0.1:{port + w}/metrics").text for w in (1, 2))
+        ]
+        assert min(served) > 0  # each counts its own
         for client in clients:
             client.close()
         process.terminate()

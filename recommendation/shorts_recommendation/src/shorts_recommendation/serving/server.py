@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
+from prometheus_client import start_http_server
 
 from ml_platform.serving.store import open_store
 from shorts_recommendation.monitoring.attach import watch_feed
@@ -54,7 +55,11 @@ def serve(
         settings: Folder, store, knobs; ``settings.workers`` processes.
         bundle: Its folder, for the monitor's reference of training.
         host: Interface; loopback unless told otherwise, for the API has no authentication.
-        port: TCP port; 0 for any free one, which uvicorn prints.
+        port: TCP port; 0 for any free one, which uvicorn prints. With several workers, worker w
+            answers ``/metrics`` on ``port + 1 + w`` too.
+
+    Raises:
+        OSError: A port is taken.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if settings.workers == 1:
@@ -185,8 +190,15 @@ def _run(
     bundle: Path | None = None,
 ) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    app = watch_feed(create_app(recommender, settings), bundle)
+    if listener is not None:
+        # Whoever asks the shared socket for /metrics gets those of any worker: scrape these ports.
+        address, shared_port = listener.getsockname()[:2]
+        own_port = shared_port + 1 + settings.worker
+        start_http_server(own_port, address, app.state.metrics.registry)
+        logger.info("worker %d: metrics on port %d", settings.worker, own_port)
     config = uvicorn.Config(
-        watch_feed(create_app(recommender, settings), bundle),
+        app,
         host=host,
         port=port,
         loop="auto",  # uvloop and httptools where they are installed
