@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_platform.data.download import CorruptFileError
-from ml_platform.data.raw_files import Package, RawSpec
+from ml_platform.data.raw_files import Package, RawFiles, RawSpec
 from ml_platform.data.sources import default_cache_dir, folder_lock, obtain
 
 Matrix = npt.NDArray[np.float32]
@@ -198,10 +198,7 @@ def load_vectors(name: str, *, cache_dir: Path | None = None) -> VectorSet:
         DatasetUnavailableError: No source has it; the message lists them all.
         CorruptFileError: A verified file cannot be read.
     """
-    if name not in VECTORS:
-        raise ValueError(f"unknown vector set {name!r}; there are {', '.join(VECTORS)}")
-    spec = VECTORS[name]
-    folder = (cache_dir or default_cache_dir()) / name
+    spec, folder = _spec_of(name), (cache_dir or default_cache_dir()) / name
     with folder_lock(folder):
         raw = obtain(name, spec.raw, folder)
         base, queries, base_attribute, query_attribute = spec.reader(raw.paths)
@@ -218,3 +215,25 @@ def load_vectors(name: str, *, cache_dir: Path | None = None) -> VectorSet:
         source=raw.source,
         licence=spec.licence,
     )
+
+
+def vector_files(name: str, *, cache_dir: Path | None = None) -> RawFiles:
+    """The verified files of a vector data set, for who reads them otherwise (as pictures, say).
+
+    Args:
+        name: A key of VECTORS.
+        cache_dir: As in ``load_vectors``.
+
+    Raises:
+        ValueError, DatasetUnavailableError: As ``load_vectors``.
+    """
+    folder = (cache_dir or default_cache_dir()) / name
+    spec = _spec_of(name)
+    with folder_lock(folder):
+        return obtain(name, spec.raw, folder)
+
+
+def _spec_of(name: str) -> VectorSpec:
+    if name not in VECTORS:
+        raise ValueError(f"unknown vector set {name!r}; there are {', '.join(VECTORS)}")
+    return VECTORS[name]

@@ -13,7 +13,13 @@ import pytest
 from ml_platform.data import vectors
 from ml_platform.data.download import CorruptFileError, DatasetUnavailableError
 from ml_platform.data.raw_files import RawSpec
-from ml_platform.data.vectors import VECTORS, held_out, load_vectors, read_idx
+from ml_platform.data.vectors import (
+    VECTORS,
+    held_out,
+    load_vectors,
+    read_idx,
+    vector_files,
+)
 
 
 def write_idx(path: Path, values: np.ndarray, *, code: int = 8, extra: bytes = b"") -> Path:
@@ -78,6 +84,15 @@ def test_pictures_become_rows_with_their_class(
     again = load_vectors("tiny", cache_dir=tmp_path / "cache")
     assert again.source == "cache"
     assert again.sha256 == data.sha256
+
+
+def test_the_files_alone_are_given_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_fashion(tmp_path / "installed", monkeypatch)
+    raw = vector_files("tiny", cache_dir=tmp_path / "cache")
+    assert read_idx(raw.paths["train-images-idx3-ubyte.gz"]).shape == (4, 2, 2)
+    assert raw.source == "system"
+    with pytest.raises(ValueError, match="unknown vector set 'x'"):
+        vector_files("x", cache_dir=tmp_path / "cache")
 
 
 def test_a_matrix_of_another_shape_is_refused(

@@ -1,0 +1,1 @@
+"""Image search: query by picture and by text."""

@@ -1,0 +1,1 @@
+"""Embeddings: pictures to vectors, by several ways side by side."""

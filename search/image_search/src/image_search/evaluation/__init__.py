@@ -1,0 +1,1 @@
+"""Evaluation: retrieval judged by class."""

@@ -1,0 +1,140 @@
+"""Evaluation of the embeddings: each alone, on all classes and on classes that no fit has seen.
+
+In: an image set and the trained embedders. Out: results under
+
+    retrieval/<embedding>/<metric>            owner's split, all classes
+    retrieval_class/<embedding>.<class>/...   the same by the query's class
+    retrieval_unseen/<embedding>/<metric>     fitted on every second class, judged on the others
+
+Floors learn nothing, so for them the last table only shows how hard those classes are.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from image_search.config import Config
+from image_search.embeddings.base import Embedder
+from image_search.embeddings.vectors import embed_rows
+from image_search.evaluation.retrieval import METRICS, RetrievalScores, retrieval_scores
+from image_search.images.image_set import (
+    ImageSet,
+    Rows,
+    answerable,
+    draw_queries,
+    owner_rows,
+    restrict,
+    unseen_classes,
+)
+from image_search.pipeline import Trained, fit_embedders
+from ml_platform.evaluation.progress import Progress
+from ml_platform.evaluation.results import Results
+
+
+class NothingToJudgeError(ValueError):
+    """The pictures have no classes, so that nobody can say which results are right."""
+
+
+def evaluate_system(
+    images: ImageSet, trained: Trained, config: Config, results: Results, progress: Progress
+) -> None:
+    """Measures every embedding of the run; see the module for the keys.
+
+    Raises:
+        NothingToJudgeError: If a picture has no class.
+    """
+    if not images.labelled:
+        raise NothingToJudgeError(
+            f"{images.name}: the pictures have no classes. Put each into a folder named by its "
+            "class to measure retrieval; without, they can only be searched"
+        )
+    rows = answerable(owner_rows(images), images)
+    if not len(rows.queries):
+        raise NothingToJudgeError(f"{images.name}: no two pictures share a class")
+    rows = draw_queries(rows, config.evaluation.max_queries, config.seed)
+    for embedder in trained.embedders.values():
+        scores = score(embedder, images, rows, config, progress)
+        words = protocol(embedder, images, rows)
+        record(results, f"retrieval/{embedder.name}", scores, config, words)
+        record_classes(results, embedder.name, scores, images, config, words)
+    _evaluate_unseen(images, rows, config, results, progress)
+
+
+def _evaluate_unseen(
+    images: ImageSet, rows: Rows, config: Config, results: Results, progress: Progress
+) -> None:
+    """Fits anew without every second class, and judges on those classes alone."""
+    unseen = unseen_classes(len(images.label_names), config.evaluation.unseen_share)
+    seen = np.setdiff1d(np.arange(len(images.label_names)), unseen)
+    if not len(unseen) or not len(seen):
+        return  # one class: nothing to keep from training
+    judged = restrict(rows, images, unseen, f"classes {', '.join(map(str, unseen))} only, unseen")
+    if not len(judged.queries):
+        return  # few queries were drawn, and none of an unseen class
+    fitted_on = restrict(rows, images, seen, "seen classes")
+    for embedder in fit_embedders(images, fitted_on.gallery, config, progress).values():
+        scores = score(embedder, images, judged, config, progress)
+        words = protocol(embedder, images, judged)
+        record(results, f"retrieval_unseen/{embedder.name}", scores, config, words)
+
+
+def score(
+    embedder: Embedder, images: ImageSet, rows: Rows, config: Config, progress: Progress
+) -> RetrievalScores:
+    """Embeds gallery and queries, searches, scores."""
+    gallery = embed_rows(embedder, images, rows.gallery, progress=progress, what="gallery")
+    queries = embed_rows(embedder, images, rows.queries, progress=progress, what="queries")
+    return retrieval_scores(
+        gallery,
+        images.label[rows.gallery],
+        queries,
+        images.label[rows.queries],
+        self_match=rows.self_match,
+        metric=embedder.metric,
+        block_bytes=config.evaluation.block_bytes,
+        progress=progress,
+        name=f"{embedder.name}: search",
+    )
+
+
+def protocol(embedder: Embedder, images: ImageSet, rows: Rows) -> str:
+    """Split, sizes, relevance, search and intervals, as every number here carries it."""
+    by = "cosine" if embedder.metric == "cosine" else "Euclidean distance"
+    return (
+        f"{images.name}, {rows.protocol}, gallery {len(rows.gallery):,}, queries "
+        f"{len(rows.queries):,}, relevant = same class, own picture excluded, exact search by "
+        f"{by}, {embedder.dim} dimensions, 95% bootstrap by query"
+        + (", synthetic" if images.synthetic else "")
+    )
+
+
+def record(
+    results: Results, prefix: str, scores: RetrievalScores, config: Config, words: str
+) -> None:
+    """Writes ``<prefix>/<metric>`` for every metric."""
+    for metric in METRICS:
+        estimate = scores.estimate(metric, resamples=config.evaluation.resamples, seed=config.seed)
+        results.add(f"{prefix}/{metric}", estimate, protocol=words)
+
+
+def record_classes(
+    results: Results,
+    name: str,
+    scores: RetrievalScores,
+    images: ImageSet,
+    config: Config,
+    words: str,
+) -> None:
+    """Writes ``retrieval_class/<embedding>.<class>/<metric>`` for R@1 and mAP@R."""
+    for metric in ("recall@1", "map@r"):
+        found = scores.per_class(metric, resamples=config.evaluation.resamples, seed=config.seed)
+        for k, estimate in found.items():
+            variant = f"{name}.{key_of(images.label_names[k])}"
+            results.add(f"retrieval_class/{variant}/{metric}", estimate, protocol=words)
+
+
+def key_of(class_name: str) -> str:
+    """A class's name as it may stand in a key of the results."""
+    return re.sub(r"[^a-z0-9_.+=-]", "_", class_name.lower())

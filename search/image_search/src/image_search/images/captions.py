@@ -1,0 +1,198 @@
+"""Captions: what can be seen of a picture, in words, from its pixels and its class.
+
+In: pictures u8[N, H, W, C] or a sequence, class names. Out: ``Traits``, arrays over the pictures,
+and sentences made of them. They are what a dual encoder for text queries is trained on here, since
+no data set here has captions. A class is the owner's label; everything else is computed:
+
+- ground: the median of the picture's rim; the object is what differs from it by more than
+  GROUND_DISTANCE, or the middle of the picture where next to nothing does;
+- colour: the name that most of the object's pixels have, by hue, saturation and value (fixed
+  borders, below); none for grey pictures;
+- brightness: the object's mean grey value in three steps;
+- pattern: whether grey values within the object vary more than PATTERN_SPREAD;
+- outline: the object's width over its height in three steps.
+
+These are rules of thumb: on photographs with a busy ground the colour may be the ground's. On
+generated shapes, whose paint is known, the colour is tested.
+
+Legend: N pictures, H, W, C height, width, channels, S side of the shrunk picture.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from image_search.images.preparing import Images, square
+from ml_platform.data.interactions import seeded_hash
+
+COLOURS = (
+    "black", "white", "grey", "red", "orange", "brown", "yellow", "green", "blue", "purple", "pink",
+)  # fmt: skip
+NO_COLOUR = -1
+BRIGHTNESS = ("dark", "medium", "light")
+PATTERN = ("plain", "patterned")
+OUTLINE = ("narrow", "even", "wide")
+KINDS = {
+    "footwear": {"sandal", "sneaker", "ankle-boot", "shoes"},
+    "top": {"t-shirt", "pullover", "shirt", "longsleeve"},
+    "outerwear": {"coat", "outwear"},
+    "legwear": {"trouser", "pants", "shorts", "skirt"},
+}
+"""Wider words for some classes, from their labels."""
+
+SIDE = 32
+RIM = 2
+GROUND_DISTANCE = 40.0
+LEAST_OBJECT = 0.04
+PATTERN_SPREAD = 38.0
+_HUES = (
+    (15, "red"), (40, "orange"), (68, "yellow"), (170, "green"), (262, "blue"), (300, "purple"),
+    (345, "pink"), (361, "red"),
+)  # fmt: skip
+"""Upper borders in degrees."""
+
+_WORDINGS = (
+    "a {traits} {noun}",
+    "{traits} {noun}",
+    "a photo of a {traits} {noun}",
+    "{noun}, {traits}",
+    "a {noun}",
+)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What can be seen, one value a picture.
+
+    Attributes:
+        colour: i8[N], position in COLOURS, NO_COLOUR for grey pictures.
+        brightness: i8[N], position in BRIGHTNESS.
+        pattern: i8[N], position in PATTERN.
+        outline: i8[N], position in OUTLINE.
+    """
+
+    colour: np.ndarray
+    brightness: np.ndarray
+    pattern: np.ndarray
+    outline: np.ndarray
+
+    def words(self, number: int) -> list[str]:
+        """The words of picture ``number``, those that say nothing (medium, even) left out."""
+        brightness = BRIGHTNESS[self.brightness[number]]
+        outline = OUTLINE[self.outline[number]]
+        found = [word for word in (brightness, outline) if word not in ("medium", "even")]
+        found.append(PATTERN[self.pattern[number]])
+        if self.colour[number] != NO_COLOUR:
+            found.append(COLOURS[self.colour[number]])
+        return found
+
+
+def traits_of(images: Images) -> Traits:
+    """Computes the traits of every picture, one by one. O(N S^2) after decoding."""
+    rows = []
+    for number in range(len(images)):
+        picture = images[number]
+        rows.append(_traits(square(picture, SIDE, picture.shape[2], SIDE)))
+    table = np.array(rows, dtype=np.int8).reshape(len(rows), 4)
+    return Traits(*table.T)
+
+
+def captions(
+    label: np.ndarray, label_names: tuple[str, ...], traits: Traits, item_id: np.ndarray, seed: int
+) -> list[str]:
+    """One sentence a picture: its class, or a wider word for it, and some of its traits.
+
+    The wording is drawn by (seed, item_id), so that an item keeps its sentence.
+
+    Args:
+        label: i16[N], no UNLABELLED among them.
+        label_names: The classes.
+        traits: Of the same pictures.
+        item_id: i64[N].
+        seed: Another seed, other wordings; training draws one seed an epoch.
+
+    Raises:
+        ValueError: If a picture has no class.
+    """
+    if len(label) and label.min() < 0:
+        raise ValueError("a picture without class has no caption")
+    drawn = seeded_hash(seed, item_id, np.zeros_like(item_id))
+    return [_sentence(label_names[k], traits.words(n), int(drawn[n])) for n, k in enumerate(label)]
+
+
+def _sentence(name: str, words: list[str], drawn: int) -> str:
+    drawn, wording = divmod(drawn, len(_WORDINGS))
+    drawn, wider = divmod(drawn, 4)
+    noun = name.replace("-", " ") if name != "t-shirt" else name
+    if wider == 0:
+        noun = next((kind for kind, members in KINDS.items() if name in members), noun)
+    # Each word stays or goes by a bit of its own; one stays at least.
+    kept = [word for bit, word in enumerate(words) if drawn >> bit & 1] or words[-1:]
+    sentence = _WORDINGS[wording].format(traits=" ".join(kept), noun=noun)
+    return re.sub(r"\ba (?=[aeiou])", "an ", sentence)
+
+
+def _traits(picture: np.ndarray) -> tuple[int, int, int, int]:
+    """Positions of colour, brightness, pattern, outline of one picture u8[S, S, C]."""
+    values = picture.astype(np.float32)
+    there = _object(values)
+    grey = values.mean(axis=2)[there]
+    rows, columns = np.nonzero(there)
+    ratio = (np.ptp(columns) + 1) / (np.ptp(rows) + 1)
+    return (
+        _colour(picture[there]) if picture.shape[2] == 3 else NO_COLOUR,
+        int(np.digitize(grey.mean(), (85, 170))),
+        int(grey.std() > PATTERN_SPREAD),
+        int(np.digitize(ratio, (0.7, 1.3))),
+    )
+
+
+def _object(values: np.ndarray) -> np.ndarray:
+    """bool[S, S]: what differs from the rim; the middle where next to nothing does."""
+    rim = np.ones(values.shape[:2], dtype=bool)
+    rim[RIM:-RIM, RIM:-RIM] = False
+    ground = np.median(values[rim], axis=0)
+    there = np.linalg.norm(values - ground, axis=2) > GROUND_DISTANCE
+    if there.mean() < LEAST_OBJECT:
+        quarter = len(values) // 4
+        there = np.zeros_like(rim)
+        there[quarter:-quarter, quarter:-quarter] = True
+    return there
+
+
+def _colour(pixels: np.ndarray) -> int:
+    """Position in COLOURS of the name that most pixels u8[n, 3] have."""
+    names = colour_names(pixels)
+    return int(np.bincount(names, minlength=len(COLOURS)).argmax())
+
+
+def colour_names(pixels: np.ndarray) -> np.ndarray:
+    """i64[n]: position in COLOURS of each pixel u8[n, 3], by hue, saturation and value."""
+    part = pixels.astype(np.float32) / 255
+    value, low = part.max(axis=1), part.min(axis=1)
+    spread = value - low
+    saturation = np.divide(spread, value, out=np.zeros_like(value), where=value > 0)
+    hue = _hue(part, value, spread)
+    by_hue = np.array([COLOURS.index(name) for _, name in _HUES])
+    found = by_hue[np.searchsorted([border for border, _ in _HUES], hue, side="right")]
+    warm = (hue >= 15) & (hue < 45)
+    found = np.where(warm & (value < 0.65), COLOURS.index("brown"), found)
+    pale = saturation < 0.18
+    found = np.where(pale, COLOURS.index("grey"), found)
+    found = np.where(pale & (value > 0.8), COLOURS.index("white"), found)
+    return np.where(value < 0.22, COLOURS.index("black"), found)
+
+
+def _hue(part: np.ndarray, value: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Degrees [0, 360) on the colour circle; 0 for grey."""
+    red, green, blue = part.T
+    safe = np.where(spread > 0, spread, 1)
+    sextant = np.select(
+        [value == red, value == green],
+        [(green - blue) / safe % 6, (blue - red) / safe + 2],
+        (red - green) / safe + 4,
+    )
+    return np.where(spread > 0, 60 * sextant, 0)

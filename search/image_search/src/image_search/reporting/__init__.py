@@ -1,0 +1,1 @@
+"""Reporting: the results of a run, for people."""

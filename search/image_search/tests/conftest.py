@@ -1,0 +1,23 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# Idle OpenMP threads sleep instead of spinning. Read when the library is loaded, hence up here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves test folders off the path
+
+from image_search.images.image_set import ImageSet
+from image_search.images.shapes import shapes
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ImageSet:
+    """Coloured shapes: 100 in the gallery, 25 to validate, 25 queries."""
+    return shapes(20, seed=3)[0]
