@@ -63,10 +63,11 @@ class Run:
 
     def evaluate(self) -> Results:
         """Fits the embeddings, measures retrieval with each, writes and prints the results."""
-        from image_search.evaluation.run import evaluate_system
+        from image_search.evaluation.run import evaluate_system, judged_rows
         from image_search.reporting.tables import print_tables
 
         images = self.load()
+        judged_rows(images, self.config)  # before the work, not after it
         results = self.start_results(images)
         with published_run(self.artifacts, self.config.name) as folder:
             trained = train_system(images, self.config, self.progress)

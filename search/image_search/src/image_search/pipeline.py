@@ -43,7 +43,7 @@ def fit_embedders(
     whole = images.images
     pictures = whole[rows] if isinstance(whole, np.ndarray) else Selection(whole, rows)
     labels = images.label[rows] if images.labelled else None
-    fitted = {}
+    fitted: dict[str, Embedder] = {}
     with progress.stage("embeddings: fit", len(config.embeddings.names)) as advance:
         for name in config.embeddings.names:
             embedder = make_embedder(name)

@@ -35,23 +35,22 @@ class Embedder(Protocol):
     """Pictures to vectors.
 
     Attributes:
-        name: Key of the registry (``registry.EMBEDDERS``).
-        dim: D; known once it is fitted.
         metric: How its rows are compared.
-        fingerprint: Changes with anything that changes a vector; "" where vectors are so cheap
-            that nobody keeps them.
     """
 
-    name: str
     metric: Metric
 
     @property
+    def name(self) -> str:
+        """Key of the registry (``registry.EMBEDDERS``)."""
+
+    @property
     def dim(self) -> int:
-        """D."""
+        """D; known once it is fitted."""
 
     @property
     def fingerprint(self) -> str:
-        """See the class."""
+        """Changes with whatever changes a vector; "" where vectors are too cheap to keep."""
 
     def fit(
         self,

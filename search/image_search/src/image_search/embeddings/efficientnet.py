@@ -25,13 +25,12 @@ import numpy as np
 from image_search.config import EmbeddingsConfig
 from image_search.embeddings.base import (
     EmbedderUnavailableError,
-    Images,
     Metric,
     read_settings,
     unit_rows,
     write_settings,
 )
-from image_search.images.preparing import batches, squares
+from image_search.images.preparing import Images, batches, squares
 from ml_platform.data.download import file_digest
 from ml_platform.evaluation.progress import Progress
 

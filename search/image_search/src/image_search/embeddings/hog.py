@@ -28,14 +28,13 @@ import numpy as np
 
 from image_search.config import EmbeddingsConfig
 from image_search.embeddings.base import (
-    Images,
     Metric,
     NotFittedError,
     read_settings,
     unit_rows,
     write_settings,
 )
-from image_search.images.preparing import batches, channels_of, squares
+from image_search.images.preparing import Images, batches, channels_of, squares
 from ml_platform.evaluation.progress import Progress
 
 CLIP = 0.2

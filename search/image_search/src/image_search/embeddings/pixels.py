@@ -13,20 +13,19 @@ knows little more than the background.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 
 from image_search.config import EmbeddingsConfig
 from image_search.embeddings.base import (
-    Images,
     Metric,
     NotFittedError,
     read_settings,
     unit_rows,
     write_settings,
 )
-from image_search.images.preparing import channels_of, squares
+from image_search.images.preparing import Images, channels_of, squares
 from ml_platform.evaluation.progress import Progress
 
 
@@ -38,7 +37,7 @@ class Pixels:
         self.side, self.channels = side, channels
 
     @property
-    def name(self) -> Literal["pixels_cosine", "pixels_l2"]:
+    def name(self) -> str:
         """By the metric."""
         return "pixels_cosine" if self.metric == "cosine" else "pixels_l2"
 

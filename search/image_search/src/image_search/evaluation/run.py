@@ -43,7 +43,22 @@ def evaluate_system(
     """Measures every embedding of the run; see the module for the keys.
 
     Raises:
-        NothingToJudgeError: If a picture has no class.
+        NothingToJudgeError: As ``judged_rows``.
+    """
+    rows = judged_rows(images, config)
+    for embedder in trained.embedders.values():
+        scores = score(embedder, images, rows, config, progress)
+        words = protocol(embedder, images, rows)
+        record(results, f"retrieval/{embedder.name}", scores, config, words)
+        record_classes(results, embedder.name, scores, images, config, words)
+    _evaluate_unseen(images, rows, config, results, progress)
+
+
+def judged_rows(images: ImageSet, config: Config) -> Rows:
+    """The test rows whose results can be called right or wrong; see ``image_set`` for the split.
+
+    Raises:
+        NothingToJudgeError: If a picture has no class, or no two share one.
     """
     if not images.labelled:
         raise NothingToJudgeError(
@@ -53,13 +68,7 @@ def evaluate_system(
     rows = answerable(owner_rows(images), images)
     if not len(rows.queries):
         raise NothingToJudgeError(f"{images.name}: no two pictures share a class")
-    rows = draw_queries(rows, config.evaluation.max_queries, config.seed)
-    for embedder in trained.embedders.values():
-        scores = score(embedder, images, rows, config, progress)
-        words = protocol(embedder, images, rows)
-        record(results, f"retrieval/{embedder.name}", scores, config, words)
-        record_classes(results, embedder.name, scores, images, config, words)
-    _evaluate_unseen(images, rows, config, results, progress)
+    return draw_queries(rows, config.evaluation.max_queries, config.seed)
 
 
 def _evaluate_unseen(

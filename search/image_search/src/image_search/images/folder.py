@@ -135,7 +135,7 @@ def read_folder(
         raise EmptyFolderError(_nothing_found(folder, broken))
     label, label_names = _classes(good, folder)
     return ImageSet(
-        name=f"folder {folder.name}, {len(good):,} pictures",
+        name=f"folder {folder.resolve().name}",
         images=FilePictures(good, limits, side),
         label=label,
         label_names=label_names,

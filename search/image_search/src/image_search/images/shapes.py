@@ -53,7 +53,7 @@ def shapes(per_class: int, seed: int) -> tuple[ImageSet, np.ndarray]:
     paint = rng.integers(len(PAINTS), size=len(label))
     images = np.stack([_picture(SHAPES[k], p, rng) for k, p in zip(label, paint, strict=True)])
     made = ImageSet(
-        name=f"shapes, {len(label)} generated pictures",
+        name="generated shapes",
         images=images,
         label=label.astype(np.int16),
         label_names=SHAPES,
