@@ -9,7 +9,8 @@ no data set here has captions. A class is the owner's label; everything else is 
 - colour: the name that most of the object's pixels have, by hue, saturation and value (fixed
   borders, below); none for grey pictures;
 - brightness: the object's mean grey value in three steps;
-- pattern: whether grey values within the object vary more than PATTERN_SPREAD;
+- pattern: whether grey values change from pixel to pixel by more than PATTERN_CHANGE in the median
+  over the inside of the object (its rim would make everything a pattern); a border by eye;
 - outline: the object's width over its height in three steps.
 
 These are rules of thumb: on photographs with a busy ground the colour may be the ground's. On
@@ -24,6 +25,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from image_search.images.preparing import Images, square
 from ml_platform.data.interactions import seeded_hash
@@ -47,7 +49,8 @@ SIDE = 32
 RIM = 2
 GROUND_DISTANCE = 40.0
 LEAST_OBJECT = 0.04
-PATTERN_SPREAD = 38.0
+PATTERN_CHANGE = 28.0
+LEAST_INSIDE = 20
 _HUES = (
     (15, "red"), (40, "orange"), (68, "yellow"), (170, "green"), (262, "blue"), (300, "purple"),
     (345, "pink"), (361, "red"),
@@ -132,6 +135,8 @@ def _sentence(name: str, words: list[str], drawn: int) -> str:
     # Each word stays or goes by a bit of its own; one stays at least.
     kept = [word for bit, word in enumerate(words) if drawn >> bit & 1] or words[-1:]
     sentence = _WORDINGS[wording].format(traits=" ".join(kept), noun=noun)
+    if noun.endswith(("s", "wear")):  # shoes, footwear: no article
+        sentence = re.sub(r"\ba (?!photo)", "", sentence)
     return re.sub(r"\ba (?=[aeiou])", "an ", sentence)
 
 
@@ -139,13 +144,13 @@ def _traits(picture: np.ndarray) -> tuple[int, int, int, int]:
     """Positions of colour, brightness, pattern, outline of one picture u8[S, S, C]."""
     values = picture.astype(np.float32)
     there = _object(values)
-    grey = values.mean(axis=2)[there]
+    grey = values.mean(axis=2)
     rows, columns = np.nonzero(there)
     ratio = (np.ptp(columns) + 1) / (np.ptp(rows) + 1)
     return (
         _colour(picture[there]) if picture.shape[2] == 3 else NO_COLOUR,
-        int(np.digitize(grey.mean(), (85, 170))),
-        int(grey.std() > PATTERN_SPREAD),
+        int(np.digitize(grey[there].mean(), (85, 170))),
+        int(_change(grey, there) > PATTERN_CHANGE),
         int(np.digitize(ratio, (0.7, 1.3))),
     )
 
@@ -161,6 +166,16 @@ def _object(values: np.ndarray) -> np.ndarray:
         there = np.zeros_like(rim)
         there[quarter:-quarter, quarter:-quarter] = True
     return there
+
+
+def _change(grey: np.ndarray, there: np.ndarray) -> float:
+    """Median over the inside of the object of a pixel's difference to its two next neighbours."""
+    inside = ndimage.binary_erosion(there, iterations=2)
+    if inside.sum() < LEAST_INSIDE:
+        inside = there
+    down = np.abs(np.diff(grey, axis=0, append=grey[-1:]))
+    across = np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
+    return float(np.median((down + across)[inside]))
 
 
 def _colour(pixels: np.ndarray) -> int:
