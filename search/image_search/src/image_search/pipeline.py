@@ -37,6 +37,8 @@ def fit_embedders(
 ) -> dict[str, Embedder]:
     """Fits every configured embedder on the pictures at ``rows`` i64[n].
 
+    An embedder that learns opens its own stages of ``progress``; the floors have nothing to show.
+
     Raises:
         EmbedderUnavailableError: If one needs a package that is not installed.
     """
@@ -44,11 +46,9 @@ def fit_embedders(
     pictures = whole[rows] if isinstance(whole, np.ndarray) else Selection(whole, rows)
     labels = images.label[rows] if images.labelled else None
     fitted: dict[str, Embedder] = {}
-    with progress.stage("embeddings: fit", len(config.embeddings.names)) as advance:
-        for name in config.embeddings.names:
-            embedder = make_embedder(name)
-            fitted[name] = embedder.fit(pictures, labels, config.embeddings, config.seed, progress)
-            advance(1)
+    for name in config.embeddings.names:
+        embedder = make_embedder(name)
+        fitted[name] = embedder.fit(pictures, labels, config.embeddings, config.seed, progress)
     return fitted
 
 

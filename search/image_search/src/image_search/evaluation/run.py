@@ -83,18 +83,27 @@ def _evaluate_unseen(
     if not len(judged.queries):
         return  # few queries were drawn, and none of an unseen class
     fitted_on = restrict(rows, images, seen, "seen classes")
-    for embedder in fit_embedders(images, fitted_on.gallery, config, progress).values():
-        scores = score(embedder, images, judged, config, progress)
+    fitted = fit_embedders(images, fitted_on.gallery, config, progress)
+    for embedder in fitted.values():
+        scores = score(embedder, images, judged, config, progress, note=", unseen")
         words = protocol(embedder, images, judged)
         record(results, f"retrieval_unseen/{embedder.name}", scores, config, words)
 
 
 def score(
-    embedder: Embedder, images: ImageSet, rows: Rows, config: Config, progress: Progress
+    embedder: Embedder,
+    images: ImageSet,
+    rows: Rows,
+    config: Config,
+    progress: Progress,
+    *,
+    note: str = "",
 ) -> RetrievalScores:
-    """Embeds gallery and queries, searches, scores."""
-    gallery = embed_rows(embedder, images, rows.gallery, progress=progress, what="gallery")
-    queries = embed_rows(embedder, images, rows.queries, progress=progress, what="queries")
+    """Embeds gallery and queries, searches, scores; ``note`` goes into the names of the stages."""
+    gallery, queries = (
+        embed_rows(embedder, images, part, progress=progress, what=f"{what}{note}")
+        for what, part in (("gallery", rows.gallery), ("queries", rows.queries))
+    )
     return retrieval_scores(
         gallery,
         images.label[rows.gallery],
@@ -104,7 +113,7 @@ def score(
         metric=embedder.metric,
         block_bytes=config.evaluation.block_bytes,
         progress=progress,
-        name=f"{embedder.name}: search",
+        name=f"{embedder.name}: search{note}",
     )
 
 

@@ -27,7 +27,7 @@ from image_search.images.shapes import shapes
 from ml_platform.data.download import CorruptFileError
 from ml_platform.data.pictures import load_pictures
 from ml_platform.data.vectors import VECTORS, read_idx, vector_files
-from ml_platform.evaluation.progress import Progress
+from ml_platform.evaluation.progress import Progress, Silent
 
 FASHION_NAMES = (
     "t-shirt", "trouser", "pullover", "dress", "coat",
@@ -65,28 +65,31 @@ def load_images(
     Args:
         config: Which, and what is accepted.
         seed: Of generated pictures.
-        progress: Told of the files of a folder.
+        progress: Told of the work.
 
     Raises:
         DatasetUnavailableError: No source has the data set; the message lists them all.
         CorruptFileError: A verified file cannot be read.
         NotADirectoryError, EmptyFolderError: See ``read_folder``.
     """
-    if config.dataset == "fashion-mnist":
-        return _fashion_mnist()
-    if config.dataset == "clothing":
-        return _clothing(config)
-    if config.dataset == "shapes":
-        return shapes(config.shapes_per_class, seed)[0]
-    if config.folder is None:
-        raise ValueError("dataset 'folder' needs images.folder (--images DIR)")
-    return read_folder(
-        config.folder,
-        limits_of(config),
-        side=config.side,
-        most=config.max_files,
-        progress=progress,
-    )
+    progress = progress or Silent()
+    if config.folder is not None:
+        return read_folder(
+            config.folder,
+            limits_of(config),
+            side=config.side,
+            most=config.max_files,
+            progress=progress,
+        )
+    with progress.stage("pictures", 1) as advance:
+        if config.dataset == "fashion-mnist":
+            found = _fashion_mnist()
+        elif config.dataset == "clothing":
+            found = _clothing(config)
+        else:
+            found = shapes(config.shapes_per_class, seed)[0]
+        advance(1)
+    return found
 
 
 def _fashion_mnist() -> ImageSet:
