@@ -158,6 +158,15 @@ def test_grey_palette_and_deep_pictures_become_rgb() -> None:
     assert decode(encoded(Image.fromarray(gradient()).convert("CMYK"), "JPEG")).shape == (24, 36, 3)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "MPO"])
+def test_of_several_pictures_the_first_counts(kind: str) -> None:
+    """Animations, and the two views that some cameras write into one JPEG file."""
+    first, second = (Image.fromarray(picture) for picture in (gradient(), 255 - gradient()))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(first, kind, save_all=True, append_images=[second], **options)
+    assert np.abs(decode(data).astype(int) - gradient()).mean() < 8
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_side_bounds_the_longer_side_and_keeps_the_proportions(kind: str) -> None:
     data = encoded(gradient(300, 600), kind)

@@ -48,7 +48,7 @@ class EfficientNetLite0:
     name = "efficientnet_lite0"
     metric: Metric = "cosine"
 
-    def __init__(self, batch_size: int = 64) -> None:
+    def __init__(self, batch_size: int = 4) -> None:
         self.batch_size = batch_size
         self._network: Any = None
         self._weights_sha256 = ""
@@ -77,7 +77,7 @@ class EfficientNetLite0:
         Raises:
             EmbedderUnavailableError: If a package is missing; says how to get it.
         """
-        self.batch_size = config.batch_size
+        self.batch_size = config.pretrained_batch
         self._loaded()
         return self
 
