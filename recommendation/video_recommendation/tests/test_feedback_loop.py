@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -65,8 +66,12 @@ def same(day: DayRecord) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_every_answer_and_event_of_the_days_is_in_the_logs(two_days: TwoDays) -> None:
-    lines = (two_days.folder / "serving" / REQUEST_LOG).read_bytes().splitlines()
-    records = [json.loads(line) for line in lines]
+    log = two_days.folder / "serving" / REQUEST_LOG
+    give_up_s = time.monotonic() + 10  # a thread of its own writes what was answered
+    while len(log.read_bytes().splitlines()) < 2 * QUICK.n_requests:
+        assert time.monotonic() < give_up_s, "the log lacks answers"
+        time.sleep(0.02)
+    records = [json.loads(line) for line in log.read_bytes().splitlines()]
     service = two_days.loop._service
 
     assert len(records) == 2 * QUICK.n_requests == sum(day.requests for day in two_days.days)

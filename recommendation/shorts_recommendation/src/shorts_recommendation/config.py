@@ -107,9 +107,10 @@ class TwoTowerConfig(Stage):
     batch_size: PositiveInt = 512
     """With half as many uniform negatives: twice the logits a pair gave the same recall."""
     epochs: PositiveInt = 2
-    """What fits the time of a full run: a third gained 0.008 (0.002 to 0.014) and 0.003 (within
-    chance) of uniform recall@1000 on the validation days of two worlds of 3,000 users, at half the
-    training again (retrieval_choice/epochs_<n>/uniform_recall@1000 and train_s)."""
+    """Chosen on two worlds of 3,000 users, where a third gained 0.008 (0.002 to 0.014) and 0.003
+    (within chance) of uniform recall@1000 on the validation days, at half the training again. At
+    the default size neither a third nor the second gains (retrieval_choice/epochs_<n>/
+    uniform_recall@1000, train_s in results/recall_choices.json); the second keeps logged recall."""
     temperature: PositiveFloat = 0.1
     n_uniform: PositiveInt = 256
     id_dropout: float = Field(default=0.3, ge=0, lt=1)
@@ -119,7 +120,8 @@ class TwoTowerConfig(Stage):
     recall of the validation days (evaluation/uniform_recall.py), which a log gives: results
     retrieval_choice/rejected_weight_<w>/uniform_recall@1000. On two worlds of 3,000 users 3 has
     0.139 and 0.145, 1.5 has 0.130 and 0.138 (paired, both intervals above 0), none 0.114; 5 and 8
-    are no better beyond chance and cost more of the logged recall, of which 3 costs 0.028."""
+    were no better there beyond chance. At the default size 5 has 0.003 more than 3 (0.001 to
+    0.005) for another 0.035 of logged recall@1000, of which 3 costs 0.060: not taken."""
     max_pairs: PositiveInt = 600_000
     """Latest long views that are learnt from: memory and time stop growing there."""
 
@@ -137,8 +139,8 @@ class RetrievalConfig(Stage):
     users. Uniform recall@1000 rises with the vectors' quota to 800 and beyond, logged recall@1000
     falls from 600 on. Taken: the best logged recall among those not below the best setting that
     loses none of it against 400_250_200_100_50. Uniform 0.131 to 0.127 and 0.138 to 0.136 (within
-    chance), logged 0.551 to 0.539 and 0.570 to 0.561 (beyond it). The collaborative source is the
-    weakest by both. Fresh is a budget and not judged by recall."""
+    chance), logged 0.551 to 0.539 and 0.570 to 0.561 (beyond it). By uniform recall the
+    collaborative source is the weakest. Fresh is a budget and not judged by recall."""
     creator_cap: PositiveInt = 5
     """Most videos of one creator in the trending list."""
     fresh_hours: PositiveInt = 48
@@ -149,13 +151,14 @@ class RetrievalConfig(Stage):
     collaborative: Literal["item_item", "ials"] = "item_item"
     """Alone, iALS is better: uniform recall@1000 0.109 to 0.092 and 0.123 to 0.109 on the
     validation days of two worlds of 3,000 users (retrieval_choice/collaborative_<kind>/
-    uniform_recall@1000), at twelve times the processor time of a request (.../ms). With a tenth of
-    the merged list it added 0.001: the cheap one serves."""
+    uniform_recall@1000), at eight to twelve times the processor time of a request (.../ms). With a
+    tenth of the merged list it added 0.001: the cheap one serves."""
     neighbours: PositiveInt = 200
     """Of every video, for item-item."""
     shrink: PositiveFloat = 50.0
     """Long views added to both norms of the cosine: most videos have a handful, and one common
-    user of two of them is no likeness. 10 with 100 neighbours had recall@1000 0.29, this 0.34."""
+    user of two of them is no likeness. On a development world 10 with 100 neighbours had
+    recall@1000 0.29, this 0.34."""
     vote_decay: float = Field(default=0.9, gt=0, le=1)
     """Of a long view's votes with every newer one."""
     factors: PositiveInt = 32
@@ -250,8 +253,9 @@ class RerankingConfig(Stage):
     memory: PositiveInt = 10
     """Videos shown before that still count: as many as the slate, so that no border shows."""
     relevance_weight: float = Field(default=0.6, ge=0, le=1)
-    """MMR's lambda, 1 is relevance order. On a development world (1,000 people, another seed) the
-    most diverse setting that did not yet cost watch time."""
+    """MMR's lambda, 1 is relevance order. Chosen on a development world (1,000 people, another
+    seed), where lower ones cost watch time; at the default size 0.4 does not yet
+    (reranking/mmr_0.4/watch_s_change)."""
     fatigue: float = Field(default=0.5, ge=0, le=1)
     """Share of the value that a creator's next video loses right after one; 0 is off."""
     fatigue_decay: float = Field(default=0.8, ge=0, le=1)

@@ -16,19 +16,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from shorts_recommendation.reranking_kernel import cosine
+
 N_OWN = 11
 """Columns before those of the counters."""
 NEAR = 10
 """Events that "of late" means."""
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def _dot(a: np.ndarray, b: np.ndarray) -> float:
-    """Product of f32[D] and f32[D]; the order of its sum is free, so that it is fast."""
-    total = np.float32(0.0)
-    for d in range(a.shape[0]):
-        total += a[d] * b[d]
-    return total  # type: ignore[return-value]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -123,6 +116,6 @@ def fill_columns(
                 *(row, video_creator[video], video_tags[video, 0]),
                 *(creators, tags, history_outcomes[b, :, 1]),
             )
-            row[9] = _dot(content[video], session[b])
-            row[10] = _dot(content[video], taste[b])
+            row[9] = cosine(content[video], session[b])
+            row[10] = cosine(content[video], taste[b])
             row[N_OWN:] = counted[video]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 SIZES = ((1_000, 5_000), (3_000, 15_000), (10_000, 50_000), (30_000, 150_000), (100_000, 500_000))
 SMALL = ((200, 1_000), (400, 2_000))
 STREAMED = (120, 1_000, 10_500)
-"""Impressions a person of the default world, the last a hundred million in all: the stream's memory
-must not follow them."""
+"""Impressions a person of the default world that are asked for; the last gives some eighty million
+in all. The stream's memory must not follow them."""
 STREAM_TIMEOUT_S = 3600.0
 PROCESSOR_S = "seconds/all_processes/processor_s"
 

@@ -16,7 +16,11 @@ PANELS = (
     ("satisfaction@10", "satisfaction of ten places, rested"),
     ("watch_s", "seconds watched in a session"),
 )
-CURVES = (("mmr_", BLUE, "o", "MMR alone, weight", 6), ("dpp_", GREEN, "^", "DPP alone", -11))
+CURVES = (
+    ("mmr_", BLUE, "o", "MMR alone, weight", (3, 6)),
+    ("dpp_", GREEN, "^", "DPP alone, weight", (-17, -11)),
+)
+"""Prefix of the variants, colour, marker, legend, where a point's weight stands."""
 RULES = {"all_rules": "D", "no_mmr": "v", "no_fatigue": "P", "no_cap": "<", "no_fresh": ">"}
 
 
@@ -31,9 +35,15 @@ def trade_off_figure(results: Results) -> bytes:
         for prefix, colour, marker, legend, shift in CURVES:
             chosen = [n for n in names if n.startswith(prefix)]
             points = _points(axes, results, chosen, metric, colour, marker, legend, line="-")
-            for x, y, name in points:
-                at = {"textcoords": "offset points", "xytext": (3, shift)}
-                axes.annotate(name.removeprefix(prefix), (x, y), fontsize=7, color=colour, **at)
+            for x, y, name in points if axes is panels[0] else ():  # the other has the same order
+                axes.annotate(
+                    name.removeprefix(prefix),
+                    (x, y),
+                    textcoords="offset points",
+                    xytext=shift,
+                    fontsize=7,
+                    color=colour,
+                )
         for name in (n for n in RULES if n in names):
             words = name.replace("_", " ")
             _points(axes, results, [name], metric, ORANGE, RULES[name], words, line="none")

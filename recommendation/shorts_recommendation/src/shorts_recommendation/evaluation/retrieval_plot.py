@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 ROWS = (*SOURCES, "merged", "recent_popularity", "random", "oracle")
 PANELS = (
-    ("recall@1000", "logged: recall@1000"),
-    ("uniform_recall@1000", "uniform slots: recall@1000"),
-    ("oracle_share", "true: oracle's top 100 found"),
-    ("satisfaction", "true: mean satisfaction"),
+    ("recall@1000", "logged:\nrecall@1000"),
+    ("uniform_recall@1000", "uniform slots:\nrecall@1000"),
+    ("oracle_share", "true: oracle's\n100 found"),
+    ("satisfaction", "true: mean\nsatisfaction"),
 )
 
 

@@ -38,7 +38,9 @@ _TEST_NAMES = {
 def effects_figure(outcome: Outcome, arm: str, note: str) -> Figure:
     """Relative differences of every metric, with intervals, coloured by kind."""
     words = next(spec.words for spec in outcome.study.arms if spec.name == arm)
-    figure, (axes,) = new_figure(f"{outcome.study.title}{_note(note)}", height=4.2)
+    control = outcome.study.arms[0].words
+    title = f"{words[:1].upper()}{words[1:]} against {control}{_note(note)}"
+    figure, (axes,) = new_figure(title, height=4.2)
     readings = outcome.readings[arm]
     shown = [
         metric
@@ -51,8 +53,7 @@ def effects_figure(outcome: Outcome, arm: str, note: str) -> Figure:
         interval_dot(axes, place, (ends[0], ends[1], ends[2]), colour=KIND_COLOURS[metric.kind])
     named_rows(axes, [metric.words for metric in shown])
     axes.axvline(0, color=GREY, linewidth=1)
-    control = outcome.study.arms[0].words
-    axes.set_xlabel(f"{words} against {control}, % (95% interval)")
+    axes.set_xlabel("difference, % of the control (95% interval)")
     _kinds(axes)
     return figure
 
@@ -89,6 +90,7 @@ def _days_panel(axes: Any, looks: Sequence[Look], name: str) -> None:
         )  # fmt: skip
     axes.set_title(BY_NAME[name].words.removesuffix(" (hidden)"), fontsize=9, loc="left")
     axes.set_xlabel("days")
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def uploads_figure(

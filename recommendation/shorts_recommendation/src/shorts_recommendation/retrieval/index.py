@@ -14,8 +14,8 @@ f32[B, D]. Out: the k videos of largest inner product. Uploads are appended, nev
   flat's.
 
 ``auto`` measures all four at several widths of search and takes the fastest with recall@k of at
-least ``TARGET_RECALL``: k = 400 is far from the k = 10 of published comparisons, and a graph walk
-that must collect 400 loses much of its lead.
+least ``TARGET_RECALL``, at the depth of a request: k = 600 is far from the k = 10 of published
+comparisons, and a graph walk that must collect so many loses its lead.
 
 Legend: V videos, D dimensions, B queries at once, k neighbours.
 """

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shorts_recommendation.features import cross_feature_names
+
 if TYPE_CHECKING:
     from shorts_recommendation.config import Config
 
@@ -80,7 +82,7 @@ def request_costs(
     wide, tower = config.two_tower.embedding_dim, config.two_tower.history_length
     compared = float(n_videos if vectors_read is None else vectors_read)
     c, p, pool = retrieval.n_candidates, ranking.prerank_keep, config.reranking.pool
-    features, hidden, dots, content = 32, 128, 8, 64
+    features, hidden, dots, content = len(cross_feature_names(state)), 128, 8, 64
     return {
         "state": StageCost(row_bytes(config), 0),
         # One layer: four projections and a feed-forward of 4 d, and two products with L keys.

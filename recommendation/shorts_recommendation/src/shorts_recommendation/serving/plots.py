@@ -11,7 +11,7 @@ from shorts_recommendation.serving.load_session import LoadSession
 
 STAGES = ("queue", "state", "encode", "retrieve", "prerank", "rank", "rerank")
 _LOWEST_MS = 0.5
-_TICKS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_TICKS_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 def latency_over_rate(
@@ -44,7 +44,7 @@ def latency_over_rate(
         axes.minorticks_off()
         axes.margins(x=0.12)
         axes.set_xlim(left=0)
-        axes.set_ylim(1, max(200.0, *(y for _, y, _ in points)) * 1.3 if points else 200.0)
+        axes.set_ylim(_LOWEST_MS, max(200.0, *(y for _, y, _ in points)) * 1.3 if points else 200.0)
         axes.set_xlabel("requests a second, offered")
     panels[0].set_ylabel("milliseconds")
     return figure
