@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tiny_system import TinySystem
 
-from shorts_recommendation.bundle import BundleError, load_bundle, save_bundle
+from ml_platform.operations.bundle_manifest import BundleError
+from shorts_recommendation.bundle import load_bundle, save_bundle
 from shorts_recommendation.config import RerankingConfig
 from shorts_recommendation.monitoring.reference import load_reference
 

@@ -12,8 +12,6 @@ refused by name of the file before anything of it is used.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -21,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ml_platform.data.download import file_digest
-from ml_platform.evaluation.results import write_atomic
+from ml_platform.operations.bundle_manifest import checked_manifest, write_manifest
 from ml_platform.operations.reference_profile import ReferenceProfile
 from shorts_recommendation.config import Config
 from shorts_recommendation.counters import CounterSnapshot, VideoCounters
@@ -37,10 +34,6 @@ from shorts_recommendation.state import UserStates
 
 FORMAT = 1
 """Raised with every change of what a bundle holds; another one is refused."""
-
-
-class BundleError(RuntimeError):
-    """A bundle is missing, damaged, or of another format; the message says which file and why."""
 
 
 def save_bundle(
@@ -67,17 +60,12 @@ def save_bundle(
     save_ranking(recommender, draft / "ranker")
     if reference is not None:
         save_reference(reference, draft)
-    files = {
-        str(path.relative_to(draft)): file_digest(path)
-        for path in sorted(draft.rglob("*"))
-        if path.is_file()
-    }
-    config = recommender.config.model_dump(mode="json")
-    content = json.dumps([FORMAT, config, sorted(files.items())], sort_keys=True)
-    version = hashlib.sha256(content.encode()).hexdigest()[:12]
-    manifest = {"format": FORMAT, "version": version, "data_end": recommender.data_end}
-    manifest |= {"config": config, "files": files}
-    write_atomic(draft / "manifest.json", json.dumps(manifest, indent=1))
+    version = write_manifest(
+        draft,
+        recommender.config.model_dump(mode="json"),
+        format_number=FORMAT,
+        facts={"data_end": recommender.data_end},
+    )
     draft.rename(folder)
     recommender.version = version
     return version
@@ -93,7 +81,7 @@ def load_bundle(folder: Path, **settings: Any) -> Recommender:
     Raises:
         BundleError: If it is missing, damaged, or of another format.
     """
-    manifest = _checked_manifest(folder)
+    manifest = checked_manifest(folder, format_number=FORMAT)
     config = Config.model_validate(manifest["config"]).model_copy(update=settings)
     tables = folder / "tables"
     catalogue = _load(
@@ -117,27 +105,6 @@ def load_bundle(folder: Path, **settings: Any) -> Recommender:
         counters=_load_counters(tables / "counters.npz", config, len(catalogue)),
         data_end=int(manifest["data_end"]),
     )
-
-
-def _checked_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise BundleError(f"no bundle in {folder}; run make train or make e2e first") from None
-    except json.JSONDecodeError as error:
-        raise BundleError(f"{path} is damaged ({error}); train again") from error
-    if manifest.get("format") != FORMAT:
-        raise BundleError(
-            f"{folder} has format {manifest.get('format')}, this code reads {FORMAT}; train again"
-        )
-    for name, digest in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
-            raise BundleError(f"{file} is missing; train again")
-        if file_digest(file) != digest:
-            raise BundleError(f"{file} is not what was saved (SHA-256 differs); train again")
-    return manifest
 
 
 def _save_tables(recommender: Recommender, folder: Path) -> None:

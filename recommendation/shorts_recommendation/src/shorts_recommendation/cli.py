@@ -80,7 +80,7 @@ def started(config: Config, out: Path | None) -> Run:
 def guarded(work: Callable[[], Any]) -> None:
     """Runs a command; see ``ml_platform.evaluation.command_line.guarded``."""
     from ml_platform.data.download import CorruptFileError, DatasetUnavailableError
-    from shorts_recommendation.bundle import BundleError
+    from ml_platform.operations.bundle_manifest import BundleError
 
     command_line.guarded(work, console, (DatasetUnavailableError, CorruptFileError, BundleError))
 

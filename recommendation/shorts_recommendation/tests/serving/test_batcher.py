@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tiny_feed import TinyRecommender
 
+from ml_platform.serving.batcher import Batcher
 from ml_platform.serving.store import open_store
-from shorts_recommendation.serving.batcher import Batcher
 from shorts_recommendation.serving.encodings import Encodings
 from shorts_recommendation.serving.sampling import sample, shares, threads_cpu_s
 from shorts_recommendation.serving.slates import CachedSlate, SlateCache, source_list

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -19,11 +20,17 @@ from image_search.config import Config
 from image_search.images.captions import captions, traits_of
 from image_search.images.datasets import load_images
 from image_search.images.image_set import ImageSet
-from image_search.pipeline import Trained, save_trained, train_system
 from ml_platform.evaluation.progress import Console as ProgressConsole
 from ml_platform.evaluation.results import Results
 from ml_platform.evaluation.run_folder import published_run, record_cost, results_folder
 
+if TYPE_CHECKING:
+    from image_search.bundle import Parts
+
+BUNDLE = "bundle"
+"""The bundle's folder within a run's."""
+FLOORS = ("pixels_cosine", "hog")
+"""Measured beside what is served in every end-to-end run."""
 MOST_BROKEN = 20
 """Broken files that are named on the terminal; the results have the number of all."""
 EXAMPLES = 5
@@ -52,40 +59,46 @@ class Run:
         if images.labelled:
             self._print_examples(images)
 
-    def train(self) -> Trained:
-        """Fits the embeddings and saves them."""
+    def train(self) -> Parts:
+        """Trains what is served and saves it as a bundle."""
+        from image_search.pipeline import save_trained, train_system
+
         images = self.load()
         with published_run(self.artifacts, self.config.name) as folder:
-            trained = train_system(images, self.config, self.progress)
-            save_trained(trained, folder / "embedders", images)
-        self._say(f"embeddings {', '.join(trained.embedders)} in {folder / 'embedders'}")
-        return trained
+            parts = train_system(images, self.config, self.progress)
+            version = save_trained(parts, folder / BUNDLE, images, self.config)
+        self._say(f"bundle {version} in {folder / BUNDLE}")
+        return parts
 
     def evaluate(self) -> Results:
-        """Fits the embeddings, measures retrieval with each, writes and prints the results."""
-        from image_search.evaluation.run import evaluate_system, judged_rows
-        from image_search.reporting.tables import print_tables
+        """Fits every embedding that is compared, measures retrieval with each."""
+        from image_search.evaluation.run import evaluate_embeddings, judged_rows
 
         images = self.load()
         judged_rows(images, self.config)  # before the work, not after it
         results = self.start_results(images)
-        with published_run(self.artifacts, self.config.name) as folder:
-            trained = train_system(images, self.config, self.progress)
-            save_trained(trained, folder / "embedders", images)
-            evaluate_system(images, trained, self.config, results, self.progress)
-            record_images(images, results)
-            record_cost(results, self.progress.seconds)
-            results.write(folder / "results.json")
-        if self.is_full:
-            results.write(self.results_folder() / f"evaluate_{self.config.images.dataset}.json")
-        print_tables(self.console, results, quick=self.config.quick)
-        self._say(f"results: {folder / 'results.json'}")
-        return results
+        evaluate_embeddings(images, self.config, results, self.progress)
+        return self._finish(images, results, f"evaluate_{self.config.images.dataset}")
 
-    def end_to_end(self) -> None:
-        """What there is so far: data, training, evaluation."""
-        self.evaluate()
-        self._say("Index, ranking, re-ranking and serving are not built yet: e2e ends here.")
+    def end_to_end(self) -> Results:
+        """Trains, saves, loads what was saved, and measures it beside the floors."""
+        from image_search.bundle import load_searcher
+        from image_search.evaluation.run import evaluate_embedder, judged_rows
+        from image_search.pipeline import fit_embedder, save_trained, train_system
+
+        images = self.load()
+        rows = judged_rows(images, self.config)
+        results = self.start_results(images)
+        with published_run(self.artifacts, self.config.name) as folder:
+            parts = train_system(images, self.config, self.progress)
+            save_trained(parts, folder / BUNDLE, images, self.config)
+        searcher = load_searcher(folder / BUNDLE)
+        embedders = [searcher.embedder]
+        for name in (floor for floor in FLOORS if floor != searcher.embedder.name):
+            embedders.append(fit_embedder(name, images, rows.gallery, self.config, self.progress))
+        for embedder in embedders:
+            evaluate_embedder(embedder, images, rows, self.config, results, self.progress)
+        return self._finish(images, results, f"e2e_{self.config.images.dataset}")
 
     # --- parts ---
 
@@ -110,6 +123,11 @@ class Run:
         plain = images.model_copy(update={"dataset": Config().images.dataset})
         return public and self.config.model_copy(update={"images": plain}) == Config()
 
+    @property
+    def latest_bundle(self) -> Path:
+        """The bundle of the last complete run; it may not exist."""
+        return self.artifacts / "latest" / BUNDLE
+
     def results_folder(self) -> Path:
         """Where a command writes: ``results/`` for a full run, else beside the artifacts."""
         return results_folder(SYSTEM_FOLDER, self.artifacts, full=self.is_full)
@@ -125,6 +143,18 @@ class Run:
             seed=self.config.seed,
             root=SYSTEM_FOLDER,
         )
+
+    def _finish(self, images: ImageSet, results: Results, name: str) -> Results:
+        """Adds what the run cost, writes, prints."""
+        from image_search.reporting.tables import print_tables
+
+        record_images(images, results)
+        record_cost(results, self.progress.seconds)
+        path = self.results_folder() / f"{name}.json"
+        results.write(path)
+        print_tables(self.console, results, quick=self.config.quick)
+        self._say(f"results: {path}")
+        return results
 
     def _print_broken(self, images: ImageSet) -> None:
         if not images.broken:

@@ -14,7 +14,17 @@ from pydantic import Field, PositiveInt, model_validator
 from ml_platform.evaluation.configuration import Stage, read_config
 
 DatasetName = Literal["fashion-mnist", "clothing", "shapes", "folder"]
-EmbeddingName = Literal["pixels_cosine", "pixels_l2", "hog", "efficientnet_lite0"]
+IndexKind = Literal["flat", "ivf_flat", "ivf_pq", "hnsw", "int8", "binary"]
+Reduction = Literal["none", "prefix", "pca"]
+EmbeddingName = Literal[
+    "pixels_cosine",
+    "pixels_l2",
+    "hog",
+    "efficientnet_lite0",
+    "efficientnet_head",
+    "open_clip",
+    "dinov2",
+]
 
 
 class ImagesConfig(Stage):
@@ -48,11 +58,85 @@ class ImagesConfig(Stage):
         return self
 
 
+class WeightFilesConfig(Stage):
+    """Published weights that a user has (embeddings/weight_files.py); nothing is fetched."""
+
+    open_clip: Path | None = None
+    """A file of github.com/mlfoundations/open_clip: .pt, .pth or .bin."""
+    open_clip_model: Literal[
+        "ViT-B-32", "ViT-B-32-quickgelu", "ViT-B-16", "ViT-B-16-quickgelu", "ViT-L-14"
+    ] = "ViT-B-32"
+    """The smallest and fastest; the name says the activation, which the file does not."""
+    dinov2: Path | None = None
+    """A ``dinov2_vit..._pretrain.pth`` of github.com/facebookresearch/dinov2."""
+    dinov2_model: Literal["vits14", "vitb14", "vitl14"] = "vits14"
+    """The smallest."""
+
+
+class CnnConfig(Stage):
+    """The small network that is trained here (embeddings/cnn_training.py)."""
+
+    side: PositiveInt = 28
+    """The side of Fashion-MNIST; photographs need more, and time grows with its square."""
+    width: PositiveInt = 48
+    """Channels of the first stage, twice as many in the second."""
+    pool: PositiveInt = 1
+    """The last mean is taken over pool x pool parts of the picture."""
+    dims: tuple[PositiveInt, ...] = (16, 32, 64, 128)
+    """Lengths at which a vector works; the last is D."""
+    epochs: PositiveInt = 12
+    view_epochs: PositiveInt = 8
+    """Of cnn_simclr and cnn_joint, whose epochs see every picture twice."""
+    plain_epochs: int = Field(default=2, ge=0)
+    """Last epochs without shifts and blanks."""
+    hard_share: float = Field(default=1.0, gt=0, le=1)
+    """Of the pictures, those that an epoch sees after ``warm_epochs``: mostly of high loss."""
+    warm_epochs: int = Field(default=3, ge=0)
+    batch: int = Field(default=256, ge=2)
+    learning_rate: float = Field(default=0.4, gt=0)
+    """The highest."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    average: float = Field(default=0.0, ge=0, lt=1)
+    """Of the weights over the second half of the steps: what a step keeps; 0: the last weights."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Of supcon, as in the paper."""
+    scale: float = Field(default=16.0, gt=0)
+    """Of proxy: 1 over its temperature."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Of proxy."""
+    views_temperature: float = Field(default=0.2, gt=0)
+    views_weight: float = Field(default=1.0, ge=0)
+    """Of the views in cnn_joint, beside 1 for the classes."""
+    projection: bool = True
+    """Whether the views are compared behind two more layers, which are thrown away."""
+    shift: int = Field(default=2, ge=0)
+    cutout: int = Field(default=8, ge=0)
+    """Side of the square that is blanked."""
+    smallest_part: float = Field(default=0.5, gt=0, le=1)
+    """Of a picture's area that a view keeps."""
+    light: float = Field(default=0.4, ge=0, lt=1)
+    """By how much a view's contrast changes."""
+    flip_average: bool = True
+    """Whether a vector is the mean of a picture's and its mirror image's."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the convolutions in training; auto: bf16 where the processor has it, 1.8 times as fast."""
+
+    @model_validator(mode="after")
+    def _lengths_rise(self) -> CnnConfig:
+        if not self.dims or sorted(set(self.dims)) != list(self.dims):
+            raise ValueError(f"dims must rise, got {self.dims}")
+        if self.plain_epochs > min(self.epochs, self.view_epochs):
+            raise ValueError(f"plain_epochs {self.plain_epochs} of {self.epochs} epochs")
+        return self
+
+
 class EmbeddingsConfig(Stage):
     """How pictures become vectors (embeddings/)."""
 
-    names: tuple[EmbeddingName, ...] = ("pixels_cosine", "pixels_l2", "hog")
-    """What ``train`` fits and ``evaluate`` measures, side by side."""
+    served: EmbeddingName | None = None
+    """What the service searches with; None: the best that this data set allows (``served_name``)."""
+    names: tuple[EmbeddingName, ...] | None = None
+    """What ``evaluate`` fits and measures, side by side; None: all that suit the data set."""
     pixels_side: PositiveInt = 28
     """The side of Fashion-MNIST, whose pictures so stay as they are."""
     hog_side: PositiveInt = 28
@@ -66,6 +150,8 @@ class EmbeddingsConfig(Stage):
     """Pictures that the pretrained network embeds at once. On a processor more are slower: the
     first layers' outputs of 64 pictures outgrow the caches and cost page faults (one run on a
     shared machine: 23 ms of processor a picture in batches of 4, 93 ms in batches of 64)."""
+    cnn: CnnConfig = CnnConfig()
+    weight_files: WeightFilesConfig = WeightFilesConfig()
 
     @model_validator(mode="after")
     def _cells_fit(self) -> EmbeddingsConfig:
@@ -74,9 +160,237 @@ class EmbeddingsConfig(Stage):
                 f"hog_side {self.hog_side} holds {self.hog_side // self.hog_cell} cells of "
                 f"{self.hog_cell}: fewer than a block of {self.hog_block}"
             )
-        if len(set(self.names)) != len(self.names) or not self.names:
+        if self.names is not None and (len(set(self.names)) != len(self.names) or not self.names):
             raise ValueError(f"names must be one or more, each once; got {self.names}")
         return self
+
+
+class IndexStudyConfig(Stage):
+    """What `indexes`, `index-changes` and `compatible` measure."""
+
+    queries: PositiveInt = 2_000
+    """Of recall; 10,000 change its third digit and take five times as long."""
+    timed_queries: PositiveInt = 300
+    """One by one, after a warm-up of a tenth; a 99th percentile then rests on three."""
+    target_recall: float = Field(default=0.95, gt=0, le=1)
+    """Recall@10 on validation queries that a kind must reach to be carried to the test."""
+    budget_ms: float = Field(default=10.0, gt=0)
+    """Of the 100 ms of a request, that the index may take at the 99th percentile."""
+    scale_sizes: tuple[PositiveInt, ...] = (30_000, 100_000, 300_000, 1_000_000)
+    """Vectors of the scaling part; SYNTHETIC, real ones with noise."""
+    scale_graph_most: PositiveInt = 300_000
+    """No graph is built beyond: a million nodes take more minutes than all else together."""
+    scale_queries: PositiveInt = 200
+    jitter: float = Field(default=0.5, gt=0)
+    """Length of the noise, in units of the median distance to the nearest neighbour."""
+    selectivities: tuple[float, ...] = (0.5, 0.1, 0.01, 0.001)
+    over_fetch: PositiveInt = 10
+    """A post-filtered search asks for so many times the page; right where a tenth passes."""
+    filter_queries: PositiveInt = 300
+    dead_shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
+    """Of a graph's nodes, deleted at random."""
+    update_images: PositiveInt = 15_000
+    """The new model's training pictures; the old one's are the first ``update_old_share``."""
+    update_old_share: float = Field(default=0.2, gt=0, lt=1)
+    update_epochs: PositiveInt = 3
+    update_seeds: PositiveInt = 3
+    influence: float = Field(default=1.0, gt=0)
+    """Weight of the old classifier's loss; 1 as in the paper."""
+
+
+class IndexConfig(Stage):
+    """How vectors are searched (retrieval/)."""
+
+    kind: IndexKind = "flat"
+    """Exact: tens of thousands of vectors take about a millisecond on one core (`indexes`)."""
+    candidates: PositiveInt = 200
+    """Of one query, that go on to ranking."""
+    reduce: Reduction = "none"
+    """Fewer numbers a vector before it is indexed: "prefix" keeps the first ones (right for an
+    embedding whose prefixes were trained), "pca" the directions of most energy (for any)."""
+    reduce_to: PositiveInt = 64
+    """Numbers left; half of the served embedding's."""
+    rescore: bool = True
+    """Order the shortlist of a lossy index again by the full vectors, which costs their memory."""
+    shortlist: PositiveInt = 200
+    """Candidates that are ordered again, at least; twice as many as are asked for otherwise."""
+    lists: PositiveInt | None = None
+    """Cells of the inverted file; None: four times the square root of the number of vectors, the
+    lower end of what the FAISS wiki's guidelines advise below a million."""
+    probes: PositiveInt = 16
+    """Cells read for a query."""
+    pq_bytes: PositiveInt = 32
+    """Of a product-quantised vector: four numbers a byte at 128 dimensions. Must divide them."""
+    hnsw_m: int = Field(default=16, ge=2)
+    """Links of a node in the upper layers, twice as many in the lowest; the range of the paper
+    is 5 to 48."""
+    hnsw_build_width: PositiveInt = 64
+    hnsw_search_width: PositiveInt = 64
+    """Of the walk; never below the number of results asked for."""
+    rebuild_share: float = Field(default=0.2, gt=0, lt=1)
+    """Of dead nodes in a graph, at which it is built anew: a fifth of memory and of every walk is
+    then for nothing. `index-changes` measures the walk at other shares."""
+    rotation: Literal["learned", "random"] = "learned"
+    """Before the signs of binary codes are taken."""
+    exact_below: PositiveInt = 3_000
+    """Where a filter lets fewer rows through, all of them are compared: a graph or an inverted
+    file would look long for the few that pass."""
+    study: IndexStudyConfig = IndexStudyConfig()
+
+
+class ClicksConfig(Stage):
+    """The simulated click log (clicks/). SYNTHETIC."""
+
+    users: PositiveInt = 3_000
+    pages: PositiveInt = 50_000
+    """Of ``page`` items: a million impressions, some seventeen an item of Fashion-MNIST."""
+    page: PositiveInt = 20
+    """Items of a page, as the service answers."""
+    days: PositiveInt = 28
+    """Four weeks; popularity and age change little in them."""
+    validation_days: PositiveInt = 3
+    test_days: PositiveInt = 4
+    queries: PositiveInt = 5_000
+    """Pictures that the days of training and validation ask with."""
+    test_queries: PositiveInt = 2_000
+    """Pictures that the days of test ask with; no other day does."""
+    pool: PositiveInt = 200
+    """The most similar items by the old embedding, out of which a page is drawn."""
+    policy_noise: float = Field(default=0.5, ge=0)
+    """Of the old order: standard deviations of the pool's similarities."""
+    explore: float = Field(default=0.1, ge=0, le=1)
+    """Share of the places that hold any item at all: without them the log says nothing of items
+    that the old embedding never found."""
+    position_bias: float = Field(default=1.0, ge=0)
+    """A person looks at place k with probability k to the power of minus this. 1 is the setting
+    of Joachims, Swaminathan and Schnabel (2017) in their simulations."""
+    style_dim: PositiveInt = 8
+    """Directions of taste."""
+
+    @model_validator(mode="after")
+    def _days_and_places_suffice(self) -> ClicksConfig:
+        if self.validation_days + self.test_days >= self.days:
+            raise ValueError(
+                f"{self.days} days with {self.validation_days} to validate and {self.test_days} "
+                "to test: none is left to train"
+            )
+        if self.page > self.pool:
+            raise ValueError(f"a page of {self.page} out of a pool of {self.pool}")
+        return self
+
+
+class RankingConfig(Stage):
+    """How candidates are ordered (ranking/)."""
+
+    served: Literal["trees", "cross_mlp", "none"] = "trees"
+    """Chosen on the validation days (`rankers`); none: by similarity."""
+    correction: Literal["none", "feature", "ips", "examination"] = "examination"
+    """What is done about the place that an item was shown at; see ``ranking.positions``."""
+    neighbours: PositiveInt = 20
+    """Of the query's candidates, those whose classes and prices describe the query."""
+    prior_looks: float = Field(default=20.0, gt=0)
+    """Looks at nobody in particular that an item's click rate starts with: about what an item of
+    the log has after four weeks."""
+    rows: PositiveInt = 400_000
+    """Impressions that a ranker learns from, at most: the latest pages."""
+    trees: PositiveInt = 200
+    leaves: int = Field(default=31, ge=2)
+    learning_rate: float = Field(default=0.08, gt=0)
+    patience: PositiveInt = 20
+    """Trees without a better loss on the validation days, after which no more are added."""
+    width: PositiveInt = 16
+    """Numbers that query and item vector are projected to, before product and difference."""
+    cross_layers: PositiveInt = 2
+    hidden: tuple[PositiveInt, ...] = (64, 32)
+    epochs: PositiveInt = 3
+    batch: PositiveInt = 4_096
+    network_rate: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    judged_pages: PositiveInt = 2_000
+    """Searches of users with test pictures, whose candidates the truth judges."""
+
+
+class RerankingConfig(Stage):
+    """Near-duplicates and diversity of the page (reranking/)."""
+
+    hash_bits: int = Field(default=8, ge=-1, le=64)
+    """Near-duplicates have perceptual hashes that differ in at most so many of 64 bits ...; -1:
+    hashes are not compared."""
+    thumbnail: float = Field(default=0.99, ge=-1)
+    """... and thumbnails that correlate by at least this. On validation the hash alone finds plain
+    shoes of one outline and another colour; the pair finds more at the same false alarms."""
+    cosine: float = Field(default=2.0, ge=-1)
+    """Or their vectors are at least this similar; 2: vectors are not compared."""
+    diversity: float = Field(default=0.0, ge=0, le=1)
+    """MMR's weight of difference, for a request that names none: 0 is the order of the scores."""
+    false_alarms: float = Field(default=0.01, gt=0, lt=1)
+    """Of a threshold, on validation: so many of a picture's ten nearest neighbours, which are other
+    pictures, may be called its near-duplicates."""
+    judged: PositiveInt = 1_000
+    """Pictures that are altered (JPEG, crop, ...) to measure what a hash survives."""
+
+
+class PersonalisationConfig(Stage):
+    """What a user's clicks change (personalisation/)."""
+
+    weight: float = Field(default=0.5, ge=0)
+    """Of the style's cosine beside the score, in standard deviations of the candidates' scores."""
+    shift: float = Field(default=0.3, ge=0)
+    """Length of the style that is added to a query vector of length 1."""
+    shrinkage: float = Field(default=5.0, ge=0)
+    """Clicks of nobody in particular that a style starts with: at so many own clicks it counts
+    half."""
+    session_half_life_s: float = Field(default=1_800.0, gt=0)
+    """After half an hour a click of the session counts half."""
+    long_half_life_s: float = Field(default=30 * 86_400.0, gt=0)
+    """After 30 days a click counts half in the long-term style."""
+    session_share: float = Field(default=0.3, ge=0, le=1)
+    """Of the session in the style; the rest is long-term."""
+    max_users: PositiveInt = 100_000
+    """Styles kept; the one idle the longest goes first."""
+
+
+class ServingConfig(Stage):
+    """The HTTP service (serving/)."""
+
+    page: PositiveInt = 20
+    """Results of one answer, unless the request says otherwise."""
+    most: PositiveInt = 100
+    """The most that a request may ask for."""
+    max_batch: PositiveInt = 16
+    """Pictures of one call of the network: more make the first of them wait for the last."""
+    wait_ms: float = Field(default=2.0, ge=0)
+    """How long an idle network waits for a second picture; 0 turns the waiting off. Under load
+    nobody waits: the line is there already."""
+    max_waiting: PositiveInt = 64
+    """Queries in one line. 64 of them take about half of the deadline; beyond it the answer is 503
+    at once."""
+    deadline_ms: float = Field(default=1000.0, gt=0)
+    """After so long an answer is 503 and its work is dropped: people have gone."""
+    upload_bytes: PositiveInt = 8 << 20
+    """Of one request's body: photographs of telephones take 2 to 6 MiB."""
+    upload_pixels: PositiveInt = 16_000_000
+    """Of one picture: above the 12 megapixels of common telephones; 64 MB while it is decoded with
+    transparency."""
+    uploads_held_bytes: PositiveInt = 64 << 20
+    """Of all bodies that are arriving or waiting to be decoded: eight of the largest."""
+    decoders: PositiveInt = 2
+    """Threads that decode; Pillow releases the interpreter meanwhile. Each may hold the largest
+    picture several times over."""
+    url_images: bool = False
+    """Whether {"image_url": ...} is fetched. Off: a service that fetches what strangers name can
+    be sent to places that only it can reach."""
+    url_timeout_s: float = Field(default=3.0, gt=0)
+    """For the whole of a fetch."""
+    most_added: PositiveInt = 20_000
+    """Items that may be added before the index should be built anew."""
+    bench_qps: float = Field(default=50.0, gt=0)
+    """Image queries a second of ``bench``: what the system is to carry on two cores."""
+    bench_text_qps: float = Field(default=300.0, gt=0)
+    bench_seconds: float = Field(default=60.0, gt=0)
+    """Of each measured load; 3,000 image queries, so that the 99th percentile has 30 above it."""
+    fuzz_requests: PositiveInt = 2_000
+    """Hostile requests of ``fuzz``."""
 
 
 class EvaluationConfig(Stage):
@@ -100,6 +414,12 @@ class Config(Stage):
     seed: int = 0
     images: ImagesConfig = ImagesConfig()
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    index: IndexConfig = IndexConfig()
+    clicks: ClicksConfig = ClicksConfig()
+    ranking: RankingConfig = RankingConfig()
+    reranking: RerankingConfig = RerankingConfig()
+    personalisation: PersonalisationConfig = PersonalisationConfig()
+    serving: ServingConfig = ServingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
 

@@ -1,74 +1,96 @@
-"""Training, in order: what there is of it so far is one step, the embeddings.
+"""Training, in order: picture embedding, gallery vectors, catalogue, thumbnails; a bundle.
 
-In: an image set and the configuration. Out: ``Trained``. Fitting sees the gallery (split 0) and its
-labels only: neither validation nor query pictures.
+In: an image set and the configuration. Out: ``Parts``, and a folder that a server loads. Fitting
+sees the gallery (split 0) and its labels only: neither validation nor query pictures.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from image_search.config import Config
+from image_search.bundle import Parts, save_bundle
+from image_search.catalogue import gallery_catalogue
+from image_search.config import Config, EmbeddingName
 from image_search.embeddings.base import Embedder
-from image_search.embeddings.registry import load_embedder, make_embedder
-from image_search.images.image_set import ImageSet, Selection, owner_rows
+from image_search.embeddings.registry import make_embedder
+from image_search.embeddings.vectors import embed_rows
+from image_search.images.image_set import GALLERY, ImageSet, Selection
+from image_search.searcher import SpaceName
+from image_search.thumbnails import Thumbnails
 from ml_platform.evaluation.progress import Progress
-from ml_platform.evaluation.results import write_atomic
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What training leaves: the embedders by name, in the order of the configuration."""
+def train_system(images: ImageSet, config: Config, progress: Progress) -> Parts:
+    """Fits what is served on the gallery, and fills the catalogue.
 
-    embedders: dict[str, Embedder]
+    Raises:
+        EmbedderUnavailableError: If the served embedding needs a package that is not installed.
+    """
+    gallery = np.flatnonzero(images.split == GALLERY)
+    served = fit_embedder(served_name(images, config), images, gallery, config, progress)
+    vectors: dict[SpaceName, np.ndarray] = {
+        "image": embed_rows(served, images, gallery, progress=progress, what="gallery")
+    }
+    return Parts(
+        catalogue=gallery_catalogue(images, gallery, config.seed),
+        embedder=served,
+        vectors=vectors,
+        text=None,
+        thumbnails=Thumbnails.of(pictures_at(images, gallery), progress),
+    )
 
 
-def train_system(images: ImageSet, config: Config, progress: Progress) -> Trained:
-    """Fits every configured embedder on the gallery."""
-    return Trained(fit_embedders(images, owner_rows(images).gallery, config, progress))
-
-
-def fit_embedders(
-    images: ImageSet, rows: np.ndarray, config: Config, progress: Progress
-) -> dict[str, Embedder]:
-    """Fits every configured embedder on the pictures at ``rows`` i64[n].
+def fit_embedder(
+    name: str, images: ImageSet, rows: np.ndarray, config: Config, progress: Progress
+) -> Embedder:
+    """Fits one embedding on the pictures at ``rows`` i64[n].
 
     An embedder that learns opens its own stages of ``progress``; the floors have nothing to show.
 
     Raises:
-        EmbedderUnavailableError: If one needs a package that is not installed.
+        EmbedderUnavailableError: If it needs a package that is not installed.
     """
-    whole = images.images
-    pictures = whole[rows] if isinstance(whole, np.ndarray) else Selection(whole, rows)
     labels = images.label[rows] if images.labelled else None
-    fitted: dict[str, Embedder] = {}
-    for name in config.embeddings.names:
-        embedder = make_embedder(name)
-        fitted[name] = embedder.fit(pictures, labels, config.embeddings, config.seed, progress)
-    return fitted
+    pictures = pictures_at(images, rows)
+    return make_embedder(name).fit(pictures, labels, config.embeddings, config.seed, progress)
 
 
-def save_trained(trained: Trained, folder: Path, images: ImageSet) -> None:
-    """Writes every embedder into ``folder/<name>`` and, last, what they were fitted on."""
-    for name, embedder in trained.embedders.items():
-        (folder / name).mkdir(parents=True)
-        embedder.save(folder / name)
-    manifest = {"embedders": list(trained.embedders), "images_sha256": images.sha256}
-    write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+def served_name(images: ImageSet, config: Config) -> EmbeddingName:
+    """The picture embedding of the service.
 
-
-def load_trained(folder: Path) -> Trained:
-    """Reads what ``save_trained`` wrote.
-
-    Raises:
-        FileNotFoundError: If training did not end there.
+    Small pictures get the network that is trained here. Photographs get the pretrained one, with a
+    head where there are classes to train it on.
     """
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        raise FileNotFoundError(f"{folder} holds no trained embedders; run make train first")
-    names = json.loads(manifest.read_text())["embedders"]
-    return Trained({name: load_embedder(folder / name) for name in names})
+    if config.embeddings.served is not None:
+        return config.embeddings.served
+    if are_small(images):
+        return "hog"
+    return "efficientnet_lite0"
+
+
+def compared_names(images: ImageSet, config: Config) -> tuple[EmbeddingName, ...]:
+    """The picture embeddings that are measured side by side."""
+    if config.embeddings.names is not None:
+        return config.embeddings.names
+    floors: tuple[EmbeddingName, ...] = ("pixels_cosine", "pixels_l2", "hog")
+    return floors if are_small(images) else (*floors, "efficientnet_lite0")
+
+
+def are_small(images: ImageSet) -> bool:
+    """Whether the pictures are one array of thumbnails rather than photographs to decode."""
+    return isinstance(images.images, np.ndarray)
+
+
+def pictures_at(images: ImageSet, rows: np.ndarray) -> np.ndarray | Sequence[np.ndarray]:
+    """The pictures at ``rows`` i64[n]: an array where the set is one, else decoded on demand."""
+    whole = images.images
+    return whole[rows] if isinstance(whole, np.ndarray) else Selection(whole, rows)
+
+
+def save_trained(parts: Parts, folder: Path, images: ImageSet, config: Config) -> str:
+    """Writes the bundle and what it was trained on; returns its version."""
+    facts = {"images": images.name, "images_sha256": images.sha256, "synthetic": images.synthetic}
+    return save_bundle(parts, folder, config, facts)

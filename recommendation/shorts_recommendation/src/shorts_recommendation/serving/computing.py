@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 
+from ml_platform.serving.batcher import Batcher, Job
 from ml_platform.serving.observers import tell
 from ml_platform.serving.stages import RequestStages
 from ml_platform.serving.store import StoreUnavailableError
-from shorts_recommendation.serving.batcher import Batcher, Job
 from shorts_recommendation.serving.encodings import Encodings
 from shorts_recommendation.serving.slates import CachedSlate, render_slate
 

@@ -64,7 +64,7 @@ def client(order: dict[str, Any]) -> dict[str, Any]:
     started, samples, connections = send_load(plan, keep_bodies=True)
     own, elapsed = time.process_time() - own, time.time() - begin
     after = get_json(f"{order['url']}/v1/operations")
-    kinds = [_kind(line) for line in plan.requests]
+    kinds = [_kind(line) for line in lines[n_warm:]]
     latency: dict[str, list[float]] = {"feed": [], "event": [], "upload": []}
     answers: list[dict[str, Any]] = []
     for kind, sample in zip(kinds, samples, strict=False):

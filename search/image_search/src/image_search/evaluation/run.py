@@ -1,9 +1,10 @@
 """Evaluation of the embeddings: each alone, on all classes and on classes that no fit has seen.
 
-In: an image set and the trained embedders. Out: results under
+In: an image set. Out: results under
 
     retrieval/<embedding>/<metric>            owner's split, all classes
     retrieval_class/<embedding>.<class>/...   the same by the query's class
+    fit/<embedding>/wall_s                    seconds of the fit on the gallery
     retrieval_unseen/<embedding>/<metric>     fitted on every second class, judged on the others
 
 Floors learn nothing, so for them the last table only shows how hard those classes are.
@@ -12,6 +13,8 @@ Floors learn nothing, so for them the last table only shows how hard those class
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -28,30 +31,65 @@ from image_search.images.image_set import (
     restrict,
     unseen_classes,
 )
-from image_search.pipeline import Trained, fit_embedders
+from image_search.pipeline import compared_names, fit_embedder
 from ml_platform.evaluation.progress import Progress
 from ml_platform.evaluation.results import Results
+
+
+Show = Callable[[Embedder, Rows, RetrievalScores], None]
+"""Draws what an embedding found."""
 
 
 class NothingToJudgeError(ValueError):
     """The pictures have no classes, so that nobody can say which results are right."""
 
 
-def evaluate_system(
-    images: ImageSet, trained: Trained, config: Config, results: Results, progress: Progress
+def evaluate_embeddings(
+    images: ImageSet,
+    config: Config,
+    results: Results,
+    progress: Progress,
+    show: Show | None = None,
 ) -> None:
-    """Measures every embedding of the run; see the module for the keys.
+    """Fits and measures every embedding that is compared; see the module for the keys.
+
+    Args:
+        images: Labelled.
+        config: Which embeddings.
+        results: Takes the figures.
+        progress: Told of the work.
+        show: Draws what each embedding found.
 
     Raises:
         NothingToJudgeError: As ``judged_rows``.
     """
     rows = judged_rows(images, config)
-    for embedder in trained.embedders.values():
-        scores = score(embedder, images, rows, config, progress)
-        words = protocol(embedder, images, rows)
-        record(results, f"retrieval/{embedder.name}", scores, config, words)
-        record_classes(results, embedder.name, scores, images, config, words)
+    for name in compared_names(images, config):
+        began = time.perf_counter()
+        embedder = fit_embedder(name, images, rows.gallery, config, progress)
+        seconds = time.perf_counter() - began
+        results.add(f"fit/{name}/wall_s", seconds, protocol=f"{len(rows.gallery):,} pictures")
+        evaluate_embedder(embedder, images, rows, config, results, progress, show)
     _evaluate_unseen(images, rows, config, results, progress)
+
+
+def evaluate_embedder(
+    embedder: Embedder,
+    images: ImageSet,
+    rows: Rows,
+    config: Config,
+    results: Results,
+    progress: Progress,
+    show: Show | None = None,
+) -> RetrievalScores:
+    """Measures one fitted embedding on all classes."""
+    scores = score(embedder, images, rows, config, progress)
+    words = protocol(embedder, images, rows)
+    record(results, f"retrieval/{embedder.name}", scores, config, words)
+    record_classes(results, embedder.name, scores, images, config, words)
+    if show is not None:
+        show(embedder, rows, scores)
+    return scores
 
 
 def judged_rows(images: ImageSet, config: Config) -> Rows:
@@ -83,8 +121,8 @@ def _evaluate_unseen(
     if not len(judged.queries):
         return  # few queries were drawn, and none of an unseen class
     fitted_on = restrict(rows, images, seen, "seen classes")
-    fitted = fit_embedders(images, fitted_on.gallery, config, progress)
-    for embedder in fitted.values():
+    for name in compared_names(images, config):
+        embedder = fit_embedder(name, images, fitted_on.gallery, config, progress)
         scores = score(embedder, images, judged, config, progress, note=", unseen")
         words = protocol(embedder, images, judged)
         record(results, f"retrieval_unseen/{embedder.name}", scores, config, words)

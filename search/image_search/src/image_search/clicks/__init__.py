@@ -1,0 +1,1 @@
+"""A simulated click log with known truth. SYNTHETIC."""

@@ -1,0 +1,1 @@
+"""Candidates to an order: features, trees, a network."""

@@ -1,0 +1,245 @@
+"""Indexes over item vectors: rows and similarities of the nearest, with filters, adds and deletes.
+
+In: vectors f32[N, D] of length 1, row numbers i64[N]. Out: for queries f32[Q, D] the ``k`` most
+similar rows i64[Q, k], padded with -1, and their inner products f32[Q, k], padded with -inf.
+
+Six kinds stand behind one protocol. ``flat`` is here; the others are in their own modules:
+
+    ivf_flat, ivf_pq    inverted.py   the vectors of the nearest cells only
+    hnsw                graph.py      a walk through a layered proximity graph
+    int8, binary        codes.py      every vector, in 8 bits or in 1 bit a number
+    (any of them)       rescored.py   on fewer dimensions, or with the shortlist ordered exactly
+
+Legend: N rows, D dimension, Q queries.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import faiss
+import numpy as np
+
+from image_search.config import IndexConfig
+
+PARTS = "index.json"
+"""What kind an index in a folder is."""
+
+
+class VectorIndex(Protocol):
+    """Rows by the inner product of their vectors with a query's."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def bytes(self) -> int:
+        """Of the vectors or codes and what finds them, as they would be written."""
+
+    def add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        """Adds vectors f32[n, D] under new row numbers i64[n]."""
+
+    def remove(self, rows: np.ndarray) -> None:
+        """Takes rows out of every later answer."""
+
+    def search(
+        self, queries: np.ndarray, k: int, *, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows i64[Q, k] and similarities f32[Q, k]; ``allowed`` bool[N] restricts the rows."""
+
+    def save(self, folder: Path) -> None:
+        """Writes everything that ``load`` needs into an existing folder."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads what ``save`` wrote."""
+
+
+class FlatIndex:
+    """Exact search by FAISS: every vector is compared."""
+
+    FILE = "flat.faiss"
+
+    def __init__(self, dim: int) -> None:
+        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    @property
+    def bytes(self) -> int:
+        """4 bytes a number and 8 an id."""
+        return len(self) * (4 * int(self._index.d) + 8)
+
+    def add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        """See ``VectorIndex``."""
+        rows, vectors = checked(rows, vectors, int(self._index.d))
+        self._index.add_with_ids(vectors, rows)
+
+    def remove(self, rows: np.ndarray) -> None:
+        """See ``VectorIndex``. Vectors behind a removed one move up: O(N)."""
+        self._index.remove_ids(np.ascontiguousarray(rows, np.int64))
+
+    def search(
+        self, queries: np.ndarray, k: int, *, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See ``VectorIndex``. A filter is looked up row by row: the scan skips what it bars."""
+        parameters = None
+        if allowed is not None:
+            parameters = faiss.SearchParameters(sel=selector(allowed))
+        similarity, rows = self._index.search(queries_of(queries), k, params=parameters)
+        return padded(rows, similarity)
+
+    def save(self, folder: Path) -> None:
+        """See ``VectorIndex``."""
+        faiss.write_index(self._index, str(folder / self.FILE))
+        write_kind(folder, "flat")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """See ``VectorIndex``."""
+        made = cls.__new__(cls)
+        made._index = faiss.read_index(str(folder / cls.FILE))
+        return made
+
+
+def build_index(
+    kind: str,
+    vectors: np.ndarray,
+    rows: np.ndarray,
+    config: IndexConfig | None = None,
+    seed: int = 0,
+) -> VectorIndex:
+    """An index of a kind over vectors f32[N, D] at rows i64[N], trained on these very vectors.
+
+    Args:
+        kind: Of ``config.IndexKind``.
+        vectors: Of length 1.
+        rows: Each once, not negative.
+        config: Sizes, reduction and re-scoring; the defaults if None.
+        seed: Of k-means and of random rotations.
+
+    Raises:
+        ValueError: For an unknown kind, no vectors, or sizes that do not fit them.
+    """
+    from image_search.retrieval.codes import BinaryIndex, Int8Index
+    from image_search.retrieval.graph import HnswIndex
+    from image_search.retrieval.inverted import IvfIndex
+    from image_search.retrieval.reduction import fit_reduction
+    from image_search.retrieval.rescored import RescoredIndex
+
+    chosen = config or IndexConfig()
+    rows, vectors = checked(rows, vectors, vectors.shape[1])
+    if not len(vectors):
+        raise ValueError(f"no vectors to build an index {kind!r} from; a flat one may start empty")
+    reduction = fit_reduction(chosen.reduce, chosen.reduce_to, vectors)
+    small = reduction.apply(vectors)
+    core: VectorIndex
+    if kind == "flat":
+        core = FlatIndex(small.shape[1])
+    elif kind in ("ivf_flat", "ivf_pq"):
+        core = IvfIndex.trained(small, chosen, seed, compressed=kind == "ivf_pq")
+    elif kind == "hnsw":
+        core = HnswIndex(small.shape[1], chosen)
+    elif kind == "int8":
+        core = Int8Index.trained(small)
+    elif kind == "binary":
+        core = BinaryIndex.trained(small, chosen.rotation, seed)
+    else:
+        raise ValueError(
+            f"unknown index {kind!r}; there are flat, ivf_flat, ivf_pq, hnsw, int8, binary"
+        )
+    lossy = kind in ("ivf_pq", "int8", "binary") or chosen.reduce != "none"
+    if not lossy:
+        core.add(rows, vectors)
+        return core
+    made = RescoredIndex(core, reduction, vectors.shape[1], chosen)
+    made.add(rows, vectors)
+    return made
+
+
+def load_index(folder: Path) -> VectorIndex:
+    """The index that was saved in ``folder``, of whichever kind.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If its kind is unknown.
+    """
+    from image_search.retrieval.codes import BinaryIndex, Int8Index
+    from image_search.retrieval.graph import HnswIndex
+    from image_search.retrieval.inverted import IvfIndex
+    from image_search.retrieval.rescored import RescoredIndex
+
+    classes: dict[str, type[VectorIndex]] = {
+        "flat": FlatIndex,
+        "ivf": IvfIndex,
+        "hnsw": HnswIndex,
+        "int8": Int8Index,
+        "binary": BinaryIndex,
+        "rescored": RescoredIndex,
+    }
+    kind = read_settings(folder)["kind"]
+    if kind not in classes:
+        raise ValueError(f"{folder} holds an index of unknown kind {kind!r}")
+    return classes[kind].load(folder)
+
+
+# --- what the kinds share ---
+
+
+def checked(rows: np.ndarray, vectors: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows i64[n] and vectors f32[n, D], contiguous.
+
+    Raises:
+        ValueError: On shapes that do not fit, a row given twice or below 0, or a value that is not
+            finite: FAISS takes all of these and answers nonsense later.
+    """
+    rows = np.ascontiguousarray(rows, dtype=np.int64)
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    if vectors.ndim != 2 or vectors.shape[1] != dim or rows.shape != (len(vectors),):
+        raise ValueError(f"rows {rows.shape} and vectors {vectors.shape}: expected [n], [n, {dim}]")
+    if len(rows) and (rows.min() < 0 or len(np.unique(rows)) != len(rows)):
+        raise ValueError(f"rows must be 0 or more and each once; the least is {rows.min()}")
+    if not np.isfinite(vectors).all():
+        place = int(np.argmin(np.isfinite(vectors).all(axis=1)))
+        raise ValueError(f"the vector of row {rows[place]} has a value that is not finite")
+    return rows, vectors
+
+
+def queries_of(queries: np.ndarray) -> np.ndarray:
+    """f32[Q, D], contiguous."""
+    return np.ascontiguousarray(queries, dtype=np.float32)
+
+
+def selector(allowed: np.ndarray) -> faiss.IDSelector:
+    """FAISS's form of bool[N]: a bit a row. Rows beyond N do not pass."""
+    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+
+
+def padded(rows: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, similarities) with -inf where FAISS found no row."""
+    return rows, np.where(rows < 0, np.float32(-np.inf), similarity)
+
+
+def written_bytes(index: faiss.Index | faiss.IndexBinary) -> int:
+    """Of the index as FAISS writes it, everything included."""
+    binary = isinstance(index, faiss.IndexBinary)
+    made = faiss.serialize_index_binary(index) if binary else faiss.serialize_index(index)
+    return int(made.nbytes)
+
+
+def write_kind(folder: Path, kind: str, **settings: object) -> None:
+    """Writes ``index.json``: the kind, and what FAISS's own file does not hold."""
+    (folder / PARTS).write_text(json.dumps({"kind": kind, **settings}, indent=1) + "\n")
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What ``write_kind`` was given, with the kind."""
+    settings: dict[str, Any] = json.loads((folder / PARTS).read_text())
+    return settings
+
+
+def read_config(folder: Path) -> IndexConfig:
+    """The configuration that ``write_kind`` was given."""
+    return IndexConfig.model_validate(read_settings(folder)["config"])
