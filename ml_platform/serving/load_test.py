@@ -14,8 +14,8 @@ stalls and so leaves out the requests that would have suffered: coordinated omis
 
     python -m ml_platform.serving.load_test --url http://127.0.0.1:8000 --rate 100 --requests FILE
 
-A request line is ``GET /path`` or ``POST /path {"json": ...}``. Only loopback is accepted unless
-``--allow-remote`` is given: the tool is for one's own server.
+A request line is ``GET /path`` or ``POST /path {"json": ...}``; callers may give the bytes on the
+wire instead. Only loopback is accepted unless ``--allow-remote`` is given: load your own server.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class LoadPlan:
 
     Attributes:
         url: Base URL, ``http://host:port``.
-        requests: Request lines, used in turn.
+        requests: Request lines, or whole requests as bytes, used in turn.
         rate_qps: Offered arrivals a second.
         seconds: Length of the measured phase.
         warmup_seconds: Same load before it, not reported.
@@ -61,7 +61,7 @@ class LoadPlan:
     """
 
     url: str
-    requests: Sequence[str]
+    requests: Sequence[str | bytes]
     rate_qps: float
     seconds: float
     warmup_seconds: float = 2.0
@@ -150,7 +150,8 @@ def send_load(
         The start (`time.monotonic` seconds, as in the samples), a sample for each request in the
         order of `plan.requests`, and how many connections were opened.
     """
-    payloads = [encode_request(line, plan.address) for line in plan.requests]
+    address = plan.address
+    payloads = [r if isinstance(r, bytes) else encode_request(r, address) for r in plan.requests]
     # The collector pauses the client for milliseconds; the run is short and makes few cycles.
     gc.disable()
     try:

@@ -206,7 +206,7 @@ def test_pretrained_features_put_like_near_like(tmp_path: Path) -> None:
 
 
 def test_a_network_keeps_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficientnet, "_load_network", lambda: (object(), "abc"))
+    monkeypatch.setattr(efficientnet, "load_network", lambda: (object(), "abc"))
     embedder = EfficientNetLite0().fit([], None, EmbeddingsConfig(pretrained_batch=3), 0, Silent())
     assert embedder.batch_size == 3
     assert "abc" in embedder.fingerprint

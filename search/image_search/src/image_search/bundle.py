@@ -8,7 +8,9 @@ In: a trained system. Out: a folder, and from it a ``Searcher``. The manifest ch
     catalogue.npz    items by row
     vectors_image.npy, vectors_text.npy    f32[N, D] by row
     thumbnails/      small encoded pictures
-    ranker/, rerank.npz, styles.npz        where there are any
+    ranker/          ranker and what it reads, where there is a log to learn from
+    page/            hashes and small thumbnails, for near-duplicates
+    styles/          of the users that the log knows
 
 Indexes are built when a bundle is loaded: exact ones of this size in milliseconds, and a server
 replays later adds and deletes into them anyway.
@@ -16,6 +18,8 @@ replays later adds and deletes into them anyway.
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +32,17 @@ from image_search.config import Config
 from image_search.embeddings.base import Embedder
 from image_search.embeddings.registry import load_embedder
 from image_search.growing import GrowingRows
+from image_search.personalisation.blending import Personaliser
+from image_search.personalisation.styles import Directions, StyleStore
+from image_search.ranking.base import Ranker
+from image_search.ranking.features import CandidateFeatures
+from image_search.ranking.fitting import load_ranker, save_ranker
+from image_search.reranking.page import Page
 from image_search.retrieval.index import build_index
-from image_search.searcher import Searcher, Space, SpaceName, TextEncoder
+from image_search.searcher import Searcher, Space, SpaceName
+from image_search.text.dual_encoder import DualEncoder
 from image_search.thumbnails import Thumbnails
-from ml_platform.operations.bundle_manifest import checked_manifest, write_manifest
+from ml_platform.operations.bundle_manifest import MANIFEST, checked_manifest, write_manifest
 
 FORMAT = 1
 """Raised with every change of what a bundle holds; another one is refused."""
@@ -45,15 +56,21 @@ class Parts:
         catalogue: Items by row.
         embedder: Of pictures, served.
         vectors: Space -> f32[N, D] by row.
-        text: The dual encoder, or None.
         thumbnails: By row.
+        page: Finds near-duplicates and diversifies.
+        text: The dual encoder, or None: the pictures have no classes to make captions of.
+        ranking: A ranker and its features, or None: by similarity.
+        styles: Of users, or None: nobody is known.
     """
 
     catalogue: Catalogue
     embedder: Embedder
     vectors: dict[SpaceName, np.ndarray]
-    text: TextEncoder | None
     thumbnails: Thumbnails
+    page: Page
+    text: DualEncoder | None = None
+    ranking: tuple[Ranker, CandidateFeatures] | None = None
+    styles: StyleStore | None = None
 
 
 def save_bundle(parts: Parts, folder: Path, config: Config, facts: dict[str, Any]) -> str:
@@ -62,10 +79,15 @@ def save_bundle(parts: Parts, folder: Path, config: Config, facts: dict[str, Any
     Raises:
         FileExistsError: If the folder exists.
     """
-    for name in ("embedder", "thumbnails"):
-        (folder / name).mkdir(parents=True)
-    parts.embedder.save(folder / "embedder")
-    parts.thumbnails.save(folder / "thumbnails")
+    saved = {"embedder": parts.embedder, "thumbnails": parts.thumbnails, "page": parts.page}
+    saved |= {"text": parts.text, "styles": parts.styles}
+    for name, part in saved.items():
+        if part is not None:
+            (folder / name).mkdir(parents=True)
+            part.save(folder / name)
+    if parts.ranking is not None:
+        (folder / "ranker").mkdir()
+        save_ranker(*parts.ranking, folder / "ranker")
     save_catalogue(parts.catalogue, folder)
     for name, vectors in parts.vectors.items():
         np.save(folder / f"vectors_{name}.npy", vectors)
@@ -78,21 +100,33 @@ def load_searcher(folder: Path) -> Searcher:
     Raises:
         BundleError: If it is missing, damaged, or of another format.
     """
-    manifest = checked_manifest(folder, format_number=FORMAT)
-    config = Config.model_validate(manifest["config"])
-    return make_searcher(load_parts(folder), config, version=manifest["version"])
+    parts = load_parts(folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    return make_searcher(
+        parts, Config.model_validate(manifest["config"]), version=manifest["version"]
+    )
 
 
 def load_parts(folder: Path) -> Parts:
-    """The parts of a bundle that has been checked."""
+    """The parts of a bundle, whose files are checked first.
+
+    Raises:
+        BundleError: If it is missing, damaged, or of another format.
+    """
+    config = Config.model_validate(checked_manifest(folder, format_number=FORMAT)["config"])
     names: tuple[SpaceName, ...] = ("image", "text")
     kept = {name: folder / f"vectors_{name}.npy" for name in names}
+    catalogue = load_catalogue(folder)
+    styles, ranker, text = (folder / name for name in ("styles", "ranker", "text"))
     return Parts(
-        catalogue=load_catalogue(folder),
+        catalogue=catalogue,
         embedder=load_embedder(folder / "embedder"),
         vectors={name: np.load(path) for name, path in kept.items() if path.exists()},
-        text=None,
         thumbnails=Thumbnails.load(folder / "thumbnails"),
+        page=Page.load(folder / "page", config.reranking),
+        text=DualEncoder.load(text) if text.exists() else None,
+        ranking=load_ranker(ranker, catalogue) if ranker.exists() else None,
+        styles=StyleStore.load(styles, config.personalisation) if styles.exists() else None,
     )
 
 
@@ -103,15 +137,31 @@ def make_searcher(parts: Parts, config: Config, *, version: str) -> Searcher:
         name: Space(build_index(config.index.kind, vectors[rows], rows), GrowingRows(vectors))
         for name, vectors in parts.vectors.items()
     }
-    return Searcher(
+    ranker, features = parts.ranking or (None, None)
+    searcher = Searcher(
         catalogue=parts.catalogue,
         embedder=parts.embedder,
         spaces=spaces,
         text=parts.text,
         candidates=config.index.candidates,
+        ranker=ranker,
+        features=features,
+        rerank=parts.page,
         thumbnails=parts.thumbnails,
         version=version,
     )
+    searcher.on_add.append(lambda row, picture, vector: parts.page.append([picture]))
+    if parts.styles is not None:
+        parts.styles.shift(time.time())  # as if the log had ended now
+        searcher.personalise = personaliser_of(parts.styles, searcher)
+    return searcher
+
+
+def personaliser_of(styles: StyleStore, searcher: Searcher) -> Personaliser:
+    """Styles over a searcher's items; an item that is added later has no class there."""
+    items, space = searcher.catalogue, searcher.spaces["image"]
+    directions = Directions.of(space.vectors, items.label, len(items.label_names))
+    return Personaliser(styles, directions, lambda rows: space.vectors[rows])
 
 
 def save_catalogue(catalogue: Catalogue, folder: Path) -> None:

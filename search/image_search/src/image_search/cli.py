@@ -1,11 +1,11 @@
 """Command line: one subcommand for each stage word. ``image-search --help``.
 
-Heavy imports (torch, faiss) happen inside the commands, so that ``--help`` is quick. ``serve`` and
-``bench`` come with the service.
+Heavy imports (torch, faiss) happen inside the commands, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -79,9 +79,10 @@ def guarded(work: Callable[[], Any]) -> None:
     from image_search.evaluation.run import NothingToJudgeError
     from image_search.images.folder import EmptyFolderError, TooManyFilesError
     from ml_platform.data.download import CorruptFileError, DatasetUnavailableError
+    from ml_platform.operations.bundle_manifest import BundleError
 
     mendable = (
-        DatasetUnavailableError, CorruptFileError, EmbedderUnavailableError, EmptyFolderError,
+        BundleError, DatasetUnavailableError, CorruptFileError, EmbedderUnavailableError, EmptyFolderError,
         NotADirectoryError, NothingToJudgeError, TooManyFilesError,
     )  # fmt: skip
     command_line.guarded(work, console, mendable)
@@ -111,7 +112,40 @@ _add(
     "Fit the embeddings, then measure retrieval with each, on all classes and on unseen ones.",
     lambda r: r.evaluate(),
 )
-_add("e2e", "All that there is so far: data, training, evaluation.", lambda r: r.end_to_end())
+_add(
+    "e2e",
+    "All of it: data, training, evaluation, a served load.",
+    lambda r: r.end_to_end(),
+)
+
+
+def _of_module(place: str) -> Callable[[Run], object]:
+    """The function ``package.module:function`` (``run`` where none is named), imported late."""
+    module, _, function = place.partition(":")
+
+    def work(run: Run) -> object:
+        found = importlib.import_module(f"image_search.{module}")
+        return getattr(found, function or "run")(run)
+
+    return work
+
+
+DEMONSTRATIONS = {
+    "embedding-choices": ("embeddings.command", "losses, lengths, epochs, on validation"),
+    "text-search": ("text.command", "words to pictures, against simpler ways"),
+    "indexes": ("retrieval.command", "FAISS kinds on these vectors: recall, speed, memory, filters"),
+    "index-changes": ("retrieval.changes_command", "adding, deleting, rebuilding"),
+    "compatible": ("retrieval.compatible_command", "a new model beside an old index"),
+    "rankers": ("ranking.command", "trees and a network on the simulated log"),
+    "duplicates": ("reranking.command", "near-duplicates: hashes against vectors"),
+    "page": ("reranking.page_command", "diversity against relevance"),
+    "personalisation": ("personalisation.command", "a user's clicks, on the simulated log"),
+    "bench": ("serving.command:bench", "the service under rising load"),
+    "fuzz": ("serving.fuzzing:fuzz", "hostile requests at a running service"),
+    "serve": ("serving.command:serve", "the service on the last bundle, at 127.0.0.1:8000"),
+}
+for _name, (_place, _text) in DEMONSTRATIONS.items():
+    _add(_name, _text, _of_module(_place))
 
 
 if __name__ == "__main__":

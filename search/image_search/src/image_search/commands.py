@@ -7,6 +7,7 @@ folder; every run writes its own ``artifacts/<run>/``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ from ml_platform.evaluation.run_folder import published_run, record_cost, result
 
 if TYPE_CHECKING:
     from image_search.bundle import Parts
+    from image_search.embeddings.base import Embedder
+    from image_search.evaluation.retrieval import RetrievalScores
+    from image_search.images.image_set import Rows
 
 BUNDLE = "bundle"
 """The bundle's folder within a run's."""
@@ -77,14 +81,17 @@ class Run:
         images = self.load()
         judged_rows(images, self.config)  # before the work, not after it
         results = self.start_results(images)
-        evaluate_embeddings(images, self.config, results, self.progress)
+        show = partial(self._show, images)
+        evaluate_embeddings(images, self.config, results, self.progress, show)
         return self._finish(images, results, f"evaluate_{self.config.images.dataset}")
 
     def end_to_end(self) -> Results:
-        """Trains, saves, loads what was saved, and measures it beside the floors."""
+        """Trains, saves, loads what was saved, measures it beside the floors, serves a load."""
         from image_search.bundle import load_searcher
+        from image_search.evaluation.funnel import measure_funnel
         from image_search.evaluation.run import evaluate_embedder, judged_rows
         from image_search.pipeline import fit_embedder, save_trained, train_system
+        from image_search.serving.short_load import short_load
 
         images = self.load()
         rows = judged_rows(images, self.config)
@@ -98,6 +105,8 @@ class Run:
             embedders.append(fit_embedder(name, images, rows.gallery, self.config, self.progress))
         for embedder in embedders:
             evaluate_embedder(embedder, images, rows, self.config, results, self.progress)
+        measure_funnel(searcher, images, rows, results, self.config.seed, self.progress)
+        short_load(self, images, searcher, results)
         return self._finish(images, results, f"e2e_{self.config.images.dataset}")
 
     # --- parts ---
@@ -142,6 +151,27 @@ class Run:
             synthetic=images.synthetic,
             seed=self.config.seed,
             root=SYSTEM_FOLDER,
+        )
+
+    def _show(
+        self, images: ImageSet, embedder: Embedder, rows: Rows, scores: RetrievalScores
+    ) -> None:
+        """Draws what an embedding finds, and a map of some of its vectors."""
+        from image_search.embeddings.vectors import embed_rows
+        from image_search.reporting.map_plot import drawn_rows, tsne_picture
+        from image_search.reporting.neighbours import neighbour_picture
+
+        name = f"{self.config.images.dataset}_{embedder.name}.png"
+        plots = self.results_folder() / "plots"
+        neighbour_picture(images, rows, scores, embedder.name, plots / f"neighbours_{name}")
+        drawn = rows.queries[drawn_rows(len(rows.queries), self.config.seed)]
+        vectors = embed_rows(embedder, images, drawn, progress=self.progress, what="map")
+        tsne_picture(
+            vectors,
+            images.label[drawn],
+            images.label_names,
+            plots / f"map_{name}",
+            self.config.seed,
         )
 
     def _finish(self, images: ImageSet, results: Results, name: str) -> Results:

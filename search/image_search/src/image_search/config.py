@@ -22,6 +22,10 @@ EmbeddingName = Literal[
     "hog",
     "efficientnet_lite0",
     "efficientnet_head",
+    "cnn_supcon",
+    "cnn_proxy",
+    "cnn_simclr",
+    "cnn_joint",
     "open_clip",
     "dinov2",
 ]
@@ -55,6 +59,38 @@ class ImagesConfig(Stage):
                 f"dataset {self.dataset!r} with folder {self.folder}: name a folder with dataset "
                 "'folder' and with no other (--images DIR does both)"
             )
+        return self
+
+
+class HeadConfig(Stage):
+    """A head trained on frozen features of photographs (embeddings/heads.py).
+
+    Chosen on the validation split of the clothing photographs; see docs/03.
+    """
+
+    kind: Literal["supcon", "lda"] = "supcon"
+    views: tuple[Literal["crop", "whole"], ...] = ("whole", "crop")
+    """Both: what is whole and what is near tell more together than two of one kind."""
+    width: PositiveInt = 64
+    """Numbers of the head's output (supcon; LDA has one less than there are classes)."""
+    epochs: PositiveInt = 30
+    batch: PositiveInt = 256
+    rate: float = Field(default=1e-3, gt=0)
+    decay: float = Field(default=1e-2, ge=0)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Of the features: 2,560 of them on 3,068 pictures are learnt by heart without."""
+    temperature: float = Field(default=0.1, gt=0)
+    shrinkage: float = Field(default=0.4, gt=0, le=1)
+    """Of the covariance within classes, for LDA."""
+    frozen_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of a similarity that the frozen features decide, the head the rest."""
+    frozen_width: PositiveInt = 64
+    """Principal components of the frozen features that are kept for that."""
+
+    @model_validator(mode="after")
+    def _views_are_named_once(self) -> HeadConfig:
+        if not self.views or len(set(self.views)) != len(self.views):
+            raise ValueError(f"views must be one or more, each once; got {self.views}")
         return self
 
 
@@ -130,6 +166,14 @@ class CnnConfig(Stage):
         return self
 
 
+class ChoicesConfig(Stage):
+    """What `embedding-choices` measures again, on validation queries (embeddings/command.py)."""
+
+    pictures: PositiveInt = 20_000
+    """Trained on and searched: a third of the gallery, so that eight networks take ten minutes."""
+    epochs: PositiveInt = 6
+
+
 class EmbeddingsConfig(Stage):
     """How pictures become vectors (embeddings/)."""
 
@@ -151,6 +195,8 @@ class EmbeddingsConfig(Stage):
     first layers' outputs of 64 pictures outgrow the caches and cost page faults (one run on a
     shared machine: 23 ms of processor a picture in batches of 4, 93 ms in batches of 64)."""
     cnn: CnnConfig = CnnConfig()
+    choices: ChoicesConfig = ChoicesConfig()
+    head: HeadConfig = HeadConfig()
     weight_files: WeightFilesConfig = WeightFilesConfig()
 
     @model_validator(mode="after")
@@ -168,6 +214,8 @@ class EmbeddingsConfig(Stage):
 class IndexStudyConfig(Stage):
     """What `indexes`, `index-changes` and `compatible` measure."""
 
+    kinds: tuple[IndexKind, ...] = ("flat", "ivf_flat", "ivf_pq", "hnsw", "int8", "binary")
+    """Measured; flat must be among them."""
     queries: PositiveInt = 2_000
     """Of recall; 10,000 change its third digit and take five times as long."""
     timed_queries: PositiveInt = 300
@@ -189,11 +237,15 @@ class IndexStudyConfig(Stage):
     filter_queries: PositiveInt = 300
     dead_shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
     """Of a graph's nodes, deleted at random."""
-    update_images: PositiveInt = 15_000
+    update_images: PositiveInt = 10_000
     """The new model's training pictures; the old one's are the first ``update_old_share``."""
-    update_old_share: float = Field(default=0.2, gt=0, lt=1)
+    update_old_share: float = Field(default=0.3, gt=0, lt=1)
+    update_gallery: PositiveInt = 15_000
+    """Pictures that are searched, drawn out of the gallery."""
     update_epochs: PositiveInt = 3
+    update_batch: int = Field(default=128, ge=2)
     update_seeds: PositiveInt = 3
+    """Trainings of all three models: one pair may be lucky."""
     influence: float = Field(default=1.0, gt=0)
     """Weight of the old classifier's loss; 1 as in the paper."""
 
@@ -262,8 +314,8 @@ class ClicksConfig(Stage):
     """Share of the places that hold any item at all: without them the log says nothing of items
     that the old embedding never found."""
     position_bias: float = Field(default=1.0, ge=0)
-    """A person looks at place k with probability k to the power of minus this. 1 is the setting
-    of Joachims, Swaminathan and Schnabel (2017) in their simulations."""
+    """A person looks at place k with probability k to the power of minus this: at place 20 one
+    in twenty. 0: everybody looks at everything."""
     style_dim: PositiveInt = 8
     """Directions of taste."""
 
@@ -313,17 +365,17 @@ class RankingConfig(Stage):
 class RerankingConfig(Stage):
     """Near-duplicates and diversity of the page (reranking/)."""
 
-    hash_bits: int = Field(default=8, ge=-1, le=64)
+    hash_bits: int = Field(default=10, ge=-1, le=64)
     """Near-duplicates have perceptual hashes that differ in at most so many of 64 bits ...; -1:
     hashes are not compared."""
-    thumbnail: float = Field(default=0.99, ge=-1)
+    thumbnail: float = Field(default=0.994, ge=-1)
     """... and thumbnails that correlate by at least this. On validation the hash alone finds plain
     shoes of one outline and another colour; the pair finds more at the same false alarms."""
     cosine: float = Field(default=2.0, ge=-1)
     """Or their vectors are at least this similar; 2: vectors are not compared."""
     diversity: float = Field(default=0.0, ge=0, le=1)
     """MMR's weight of difference, for a request that names none: 0 is the order of the scores."""
-    false_alarms: float = Field(default=0.01, gt=0, lt=1)
+    false_alarms: float = Field(default=0.001, gt=0, lt=1)
     """Of a threshold, on validation: so many of a picture's ten nearest neighbours, which are other
     pictures, may be called its near-duplicates."""
     judged: PositiveInt = 1_000
@@ -348,6 +400,54 @@ class PersonalisationConfig(Stage):
     """Of the session in the style; the rest is long-term."""
     max_users: PositiveInt = 100_000
     """Styles kept; the one idle the longest goes first."""
+    judged: int = Field(default=2_000, ge=20)
+    """Searches of test days that the study measures; half as many of validation days."""
+
+
+class TextConfig(Stage):
+    """The dual encoder of text queries (text/)."""
+
+    dim: PositiveInt = 64
+    """Of the joint space: ten classes and a dozen traits need no more."""
+    tower: Literal["bag", "transformer"] = "bag"
+    """Of the text; both are measured (`text-search`)."""
+    side: PositiveInt = 28
+    """Of the pictures that the image tower reads: Fashion-MNIST as it is."""
+    width: PositiveInt = 32
+    """Channels of the image tower's first stage."""
+    pool: PositiveInt = 2
+    """The image tower's last mean is over so many by so many parts."""
+    text_width: PositiveInt = 64
+    """Of a word's vector."""
+    buckets: PositiveInt = 1 << 14
+    """Of hashed words and n-grams: some ten times as many as the captions have."""
+    shortest: PositiveInt = 2
+    longest: PositiveInt = 3
+    """Letters of an n-gram; see text/tokens.py for why they are short."""
+    likeness: float = Field(default=0.5, gt=0, le=1)
+    """From which an unknown word is read as like a known one. By eye, on a few dozen slips and
+    a few dozen words of other things."""
+    most_words: PositiveInt = 24
+    """Of a text; the rest is not read."""
+    word_dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Chance that training sees a word by its n-grams alone, as a misspelt one will be."""
+    mask: Literal["none", "same", "true"] = "true"
+    """What is no negative: nothing; the same sentence; a sentence that is true of the picture."""
+    temperature: float = Field(default=0.07, gt=0)
+    """To start from, as in CLIP; learned."""
+    epochs: PositiveInt = 4
+    batch: int = Field(default=256, ge=2)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    shift: int = Field(default=2, ge=0)
+    """Pixels that a picture is moved by at random in training."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the image tower's training; "auto" takes bf16 where the processor multiplies it."""
+    study_pictures: PositiveInt = 15_000
+    """Training pictures of the variants that `text-search` compares on validation, and of the test
+    with held-out pairs: a quarter of the gallery shows the differences in a quarter of the time."""
+    least_relevant: PositiveInt = 10
+    """Pictures that a judged prompt must be true of; with fewer, chance decides its precision."""
 
 
 class ServingConfig(Stage):
@@ -372,6 +472,8 @@ class ServingConfig(Stage):
     upload_pixels: PositiveInt = 16_000_000
     """Of one picture: above the 12 megapixels of common telephones; 64 MB while it is decoded with
     transparency."""
+    upload_timeout_s: float = Field(default=10.0, gt=0)
+    """For a body to arrive: the largest one needs 7 Mbit a second, a usual one 3 Mbit."""
     uploads_held_bytes: PositiveInt = 64 << 20
     """Of all bodies that are arriving or waiting to be decoded: eight of the largest."""
     decoders: PositiveInt = 2
@@ -419,6 +521,7 @@ class Config(Stage):
     ranking: RankingConfig = RankingConfig()
     reranking: RerankingConfig = RerankingConfig()
     personalisation: PersonalisationConfig = PersonalisationConfig()
+    text: TextConfig = TextConfig()
     serving: ServingConfig = ServingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

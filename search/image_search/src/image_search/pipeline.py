@@ -1,4 +1,4 @@
-"""Training, in order: picture embedding, gallery vectors, catalogue, thumbnails; a bundle.
+"""Training, in order: picture embedding, text towers, catalogue, ranker; a bundle.
 
 In: an image set and the configuration. Out: ``Parts``, and a folder that a server loads. Fitting
 sees the gallery (split 0) and its labels only: neither validation nor query pictures.
@@ -7,18 +7,26 @@ sees the gallery (split 0) and its labels only: neither validation nor query pic
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from image_search.bundle import Parts, save_bundle
 from image_search.catalogue import gallery_catalogue
+from image_search.clicks.simulate import simulate_clicks
 from image_search.config import Config, EmbeddingName
 from image_search.embeddings.base import Embedder
 from image_search.embeddings.registry import make_embedder
 from image_search.embeddings.vectors import embed_rows
-from image_search.images.image_set import GALLERY, ImageSet, Selection
+from image_search.images.image_set import QUERY, ImageSet, Selection, owner_rows
+from image_search.personalisation.replay import remembered
+from image_search.personalisation.styles import Directions
+from image_search.ranking.fitting import train_ranker
+from image_search.reranking.page import Page
+from image_search.retrieval.index import build_index
 from image_search.searcher import SpaceName
+from image_search.text.dual_encoder import DualEncoder
 from image_search.thumbnails import Thumbnails
 from ml_platform.evaluation.progress import Progress
 
@@ -26,21 +34,48 @@ from ml_platform.evaluation.progress import Progress
 def train_system(images: ImageSet, config: Config, progress: Progress) -> Parts:
     """Fits what is served on the gallery, and fills the catalogue.
 
+    Where the pictures have classes there is also a text tower; where some are set aside as queries
+    there is also a (SYNTHETIC) click log, and with it a ranker and the styles of its users.
+
     Raises:
         EmbedderUnavailableError: If the served embedding needs a package that is not installed.
     """
-    gallery = np.flatnonzero(images.split == GALLERY)
+    gallery = owner_rows(images).gallery
+    pictures = pictures_at(images, gallery)
+    catalogue = gallery_catalogue(images, gallery, config.seed)
     served = fit_embedder(served_name(images, config), images, gallery, config, progress)
     vectors: dict[SpaceName, np.ndarray] = {
         "image": embed_rows(served, images, gallery, progress=progress, what="gallery")
     }
-    return Parts(
-        catalogue=gallery_catalogue(images, gallery, config.seed),
+    text = None
+    if images.labelled:
+        text = DualEncoder().fit(images, gallery, config.text, config.seed, progress)
+        with progress.stage("text: gallery", len(gallery)) as advance:
+            vectors["text"] = text.embed_images(pictures)
+            advance(len(gallery))
+    parts = Parts(
+        catalogue=catalogue,
         embedder=served,
         vectors=vectors,
-        text=None,
-        thumbnails=Thumbnails.of(pictures_at(images, gallery), progress),
+        thumbnails=Thumbnails.of(pictures, progress),
+        page=Page.of(config.reranking, pictures),
+        text=text,
     )
+    if (images.split == QUERY).any() and config.ranking.served != "none":
+        return with_log(parts, images, config, progress)
+    return parts
+
+
+def with_log(parts: Parts, images: ImageSet, config: Config, progress: Progress) -> Parts:
+    """Adds what a click log teaches: the ranker, and the styles of the users. SYNTHETIC."""
+    items, vectors = parts.catalogue, parts.vectors["image"]
+    clicks = simulate_clicks(images, items, config.clicks, config.seed, progress)
+    index = build_index("flat", vectors, np.arange(len(vectors)))
+    ranking = train_ranker(images, items, clicks, parts.embedder, index, vectors, config, progress)
+    directions = Directions.of(vectors, items.label, len(items.label_names))
+    of_items = directions(np.arange(len(items)), vectors)
+    styles = remembered(clicks.log, of_items, config.personalisation)
+    return replace(parts, ranking=ranking, styles=styles)
 
 
 def fit_embedder(

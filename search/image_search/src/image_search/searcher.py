@@ -12,6 +12,7 @@ Legend: B asks, C candidates, D dimension of a space.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -254,7 +255,11 @@ class Searcher:
             space.index.remove(np.array([row]))
 
     def search(self, asks: Sequence[Ask]) -> list[Answer]:
-        """An answer for each ask, in order; asks of one space are computed together."""
+        """An answer for each ask, in order; asks of one space are computed together.
+
+        ``stage_seconds`` then holds what each stage took, of all asks together.
+        """
+        self.stage_seconds = {}
         answers: list[Answer | None] = [None] * len(asks)
         for name in self.spaces:
             places = [n for n, ask in enumerate(asks) if ask.space == name]
@@ -288,19 +293,31 @@ class Searcher:
         return rows, similarity
 
     def _search_space(self, name: SpaceName, asks: Sequence[Ask]) -> list[Answer]:
+        begin = time.perf_counter()
         rows, similarity = self.retrieve(asks)
+        begin = self._took("retrieve", begin)
         vectors = self.spaces[name].vectors
         score = similarity
         if self.ranker is not None and self.features is not None and name == "image":
             table = self.features(asks, rows, similarity)
             queries = np.stack([ask.vector for ask in asks])
             score = self.ranker.score(table, queries, vectors[np.maximum(rows, 0)])
+            begin = self._took("rank", begin)
         if self.personalise is not None and any(ask.user_id is not None for ask in asks):
             score = self.personalise(asks, rows, score, vectors[np.maximum(rows, 0)])
+            begin = self._took("personalise", begin)
         score = np.where(rows >= 0, score, np.float32(-np.inf))
-        return [
+        answers = [
             self._page(ask, rows[n], score[n], similarity[n], vectors) for n, ask in enumerate(asks)
         ]
+        self._took("page", begin)
+        return answers
+
+    def _took(self, stage: str, since: float) -> float:
+        """Adds the seconds since then to a stage; returns now."""
+        now = time.perf_counter()
+        self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + now - since
+        return now
 
     def _page(
         self,

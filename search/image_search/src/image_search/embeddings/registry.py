@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from image_search.embeddings.base import SETTINGS_FILE, Embedder
+from image_search.embeddings.cnn import Cnn
 from image_search.embeddings.efficientnet import EfficientNetLite0
+from image_search.embeddings.heads import EfficientNetHead
 from image_search.embeddings.hog import Hog
 from image_search.embeddings.pixels import Pixels
+from image_search.embeddings.weight_files import DinoV2, OpenClip
 
 EMBEDDERS: dict[str, tuple[Callable[[], Embedder], Callable[[Path], Embedder]]] = {
     "pixels_cosine": (lambda: Pixels("cosine"), Pixels.load),
     "pixels_l2": (lambda: Pixels("l2"), Pixels.load),
     "hog": (Hog, Hog.load),
     "efficientnet_lite0": (EfficientNetLite0, EfficientNetLite0.load),
+    "efficientnet_head": (EfficientNetHead, EfficientNetHead.load),
+    "cnn_supcon": (partial(Cnn, "supcon"), partial(Cnn.load, "supcon")),
+    "cnn_proxy": (partial(Cnn, "proxy"), partial(Cnn.load, "proxy")),
+    "cnn_simclr": (partial(Cnn, "simclr"), partial(Cnn.load, "simclr")),
+    "cnn_joint": (partial(Cnn, "joint"), partial(Cnn.load, "joint")),
+    "open_clip": (OpenClip, OpenClip.load),
+    "dinov2": (DinoV2, DinoV2.load),
 }
 """Name -> (a new one, one read from a folder)."""
 

@@ -1,42 +1,61 @@
-"""Captions: what can be seen of a picture, in words, from its pixels and its class.
+"""Captions: sentences about a picture, made of its class and of traits computed from its pixels.
 
-In: pictures u8[N, H, W, C] or a sequence, class names. Out: ``Traits``, arrays over the pictures,
-and sentences made of them. They are what a dual encoder for text queries is trained on here, since
-no data set here has captions. A class is the owner's label; everything else is computed:
+In: classes, ``Traits``, ids, a seed. Out: one sentence a picture, and what each sentence claims. A
+dual encoder for text queries is trained on them, since no data set here has captions. So they are
+what they are: a class's name, a synonym or a wider word, some of eleven colours and six other
+words, five wordings. Who learns from them learns a vocabulary of some hundred words, not English.
 
-- ground: the median of the picture's rim; the object is what differs from it by more than
-  GROUND_DISTANCE, or the middle of the picture where next to nothing does;
-- colour: the name that most of the object's pixels have, by hue, saturation and value (fixed
-  borders, below); none for grey pictures;
-- brightness: the object's mean grey value in three steps;
-- pattern: whether grey values change from pixel to pixel by more than PATTERN_CHANGE in the median
-  over the inside of the object (its rim would make everything a pattern); a border by eye;
-- outline: the object's width over its height in three steps.
+``Claims.true_of`` says which sentences hold for which pictures. "a dark bag" is true of every dark
+bag, not only of the one that it was written for: in a batch those others are no negatives.
 
-These are rules of thumb: on photographs with a busy ground the colour may be the ground's. On
-generated shapes, whose paint is known, the colour is tested.
-
-Legend: N pictures, H, W, C height, width, channels, S side of the shrunk picture.
+Legend: N pictures, M sentences, K classes.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage
 
-from image_search.images.preparing import Images, square
+from image_search.images.traits import (
+    BRIGHTNESS,
+    COLOURS,
+    COLUMNS,
+    NO_COLOUR,
+    OUTLINE,
+    PATTERN,
+    Traits,
+    colour_names,
+    traits_of,
+)
 from ml_platform.data.interactions import seeded_hash
 
-COLOURS = (
-    "black", "white", "grey", "red", "orange", "brown", "yellow", "green", "blue", "purple", "pink",
-)  # fmt: skip
-NO_COLOUR = -1
-BRIGHTNESS = ("dark", "medium", "light")
-PATTERN = ("plain", "patterned")
-OUTLINE = ("narrow", "even", "wide")
+__all__ = [
+    "BRIGHTNESS", "COLOURS", "NO_COLOUR", "OUTLINE", "PATTERN", "Captions", "Claims", "Traits",
+    "captions", "colour_names", "described", "make_sentence", "nouns_of", "traits_of", "wider_of",
+]  # fmt: skip
+
+SYNONYMS = {
+    "t-shirt": ("tee",),
+    "trouser": ("trousers", "pants"),
+    "pants": ("trousers",),
+    "pullover": ("sweater", "jumper"),
+    "longsleeve": ("long sleeved top",),
+    "dress": ("frock", "gown"),
+    "coat": ("jacket", "overcoat"),
+    "outwear": ("jacket",),
+    "sandal": ("open shoe",),
+    "shirt": ("blouse", "button-up"),
+    "sneaker": ("trainer", "running shoe"),
+    "bag": ("handbag", "purse"),
+    "ankle-boot": ("boot", "bootie"),
+    "hat": ("cap",),
+    "circle": ("disc",),
+    "ring": ("hoop",),
+}
+"""Other words for a class, by us. Where two classes share one, it claims both."""
 KINDS = {
     "footwear": {"sandal", "sneaker", "ankle-boot", "shoes"},
     "top": {"t-shirt", "pullover", "shirt", "longsleeve"},
@@ -44,68 +63,72 @@ KINDS = {
     "legwear": {"trouser", "pants", "shorts", "skirt"},
 }
 """Wider words for some classes, from their labels."""
-
-SIDE = 32
-RIM = 2
-GROUND_DISTANCE = 40.0
-LEAST_OBJECT = 0.04
-PATTERN_CHANGE = 28.0
-LEAST_INSIDE = 20
-_HUES = (
-    (15, "red"), (40, "orange"), (68, "yellow"), (170, "green"), (262, "blue"), (300, "purple"),
-    (345, "pink"), (361, "red"),
-)  # fmt: skip
-"""Upper borders in degrees."""
-
-_WORDINGS = (
+WORDINGS = (
     "a {traits} {noun}",
     "{traits} {noun}",
     "a photo of a {traits} {noun}",
     "{noun}, {traits}",
     "a {noun}",
 )
+"""Of training; queries that are judged have others (text/prompts.py)."""
+WIDER_ONE_IN = 4
+NOTHING = -1
+"""A trait that a sentence does not name."""
+_PLURAL = re.compile(r"(?<!s)s$|wear$")
+"""Shoes, trousers, footwear take no article; a dress and a cross do."""
 
 
 @dataclass(frozen=True)
-class Traits:
-    """What can be seen, one value a picture.
+class Claims:
+    """What M sentences say.
 
     Attributes:
-        colour: i8[N], position in COLOURS, NO_COLOUR for grey pictures.
-        brightness: i8[N], position in BRIGHTNESS.
-        pattern: i8[N], position in PATTERN.
-        outline: i8[N], position in OUTLINE.
+        classes: bool[M, K], any of which the picture must have.
+        traits: i8[M, 4], values that it must have, by column of ``Traits.table``; NOTHING: any.
     """
 
-    colour: np.ndarray
-    brightness: np.ndarray
-    pattern: np.ndarray
-    outline: np.ndarray
+    classes: np.ndarray
+    traits: np.ndarray
 
-    def words(self, number: int) -> list[str]:
-        """The words of picture ``number``, those that say nothing (medium, even) left out."""
-        brightness = BRIGHTNESS[self.brightness[number]]
-        outline = OUTLINE[self.outline[number]]
-        found = [word for word in (brightness, outline) if word not in ("medium", "even")]
-        found.append(PATTERN[self.pattern[number]])
-        if self.colour[number] != NO_COLOUR:
-            found.append(COLOURS[self.colour[number]])
-        return found
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def at(self, rows: np.ndarray) -> Claims:
+        """Those of the sentences ``rows`` i64[m]."""
+        return Claims(self.classes[rows], self.traits[rows])
+
+    def true_of(self, label: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """bool[M, N]: whether each sentence is true of each picture.
+
+        Args:
+            label: i[N].
+            table: i8[N, 4], ``Traits.table``.
+        """
+        holds = self.classes[:, label]
+        for column in range(table.shape[1]):
+            said = self.traits[:, column, None]
+            holds &= (said == NOTHING) | (said == table[None, :, column])
+        return holds
 
 
-def traits_of(images: Images) -> Traits:
-    """Computes the traits of every picture, one by one. O(N S^2) after decoding."""
-    rows = []
-    for number in range(len(images)):
-        picture = images[number]
-        rows.append(_traits(square(picture, SIDE, picture.shape[2], SIDE)))
-    table = np.array(rows, dtype=np.int8).reshape(len(rows), 4)
-    return Traits(*table.T)
+@dataclass(frozen=True)
+class Captions:
+    """A sentence a picture, and what each claims."""
+
+    sentences: list[str]
+    claims: Claims
 
 
 def captions(
     label: np.ndarray, label_names: tuple[str, ...], traits: Traits, item_id: np.ndarray, seed: int
 ) -> list[str]:
+    """The sentences alone; see ``described``."""
+    return described(label, label_names, traits, item_id, seed).sentences
+
+
+def described(
+    label: np.ndarray, label_names: tuple[str, ...], traits: Traits, item_id: np.ndarray, seed: int
+) -> Captions:
     """One sentence a picture: its class, or a wider word for it, and some of its traits.
 
     The wording is drawn by (seed, item_id), so that an item keeps its sentence.
@@ -123,91 +146,82 @@ def captions(
     if len(label) and label.min() < 0:
         raise ValueError("a picture without class has no caption")
     drawn = seeded_hash(seed, item_id, np.zeros_like(item_id))
-    return [_sentence(label_names[k], traits.words(n), int(drawn[n])) for n, k in enumerate(label)]
+    meant = {noun: classes_of(noun, label_names) for noun in every_noun(label_names)}
+    sentences: list[str] = []
+    classes = np.zeros((len(label), len(label_names)), dtype=bool)
+    table = traits.table
+    said = np.full_like(table, NOTHING)
+    for n, k in enumerate(label):
+        noun, wording, bits = _draw(label_names[k], int(drawn[n]))
+        kept = _kept(table[n].tobytes(), bits) if "{traits}" in wording else ()
+        sentences.append(make_sentence(wording, noun, tuple(word for _, _, word in kept)))
+        classes[n, meant[noun]] = True
+        for column, value, _ in kept:
+            said[n, column] = value
+    return Captions(sentences, Claims(classes, said))
 
 
-def _sentence(name: str, words: list[str], drawn: int) -> str:
-    drawn, wording = divmod(drawn, len(_WORDINGS))
-    drawn, wider = divmod(drawn, 4)
-    noun = name.replace("-", " ") if name != "t-shirt" else name
-    if wider == 0:
-        noun = next((kind for kind, members in KINDS.items() if name in members), noun)
-    # Each word stays or goes by a bit of its own; one stays at least.
-    kept = [word for bit, word in enumerate(words) if drawn >> bit & 1] or words[-1:]
-    sentence = _WORDINGS[wording].format(traits=" ".join(kept), noun=noun)
-    if noun.endswith(("s", "wear")):  # shoes, footwear: no article
+def nouns_of(name: str) -> tuple[str, ...]:
+    """A class's words, its own first: ("ankle boot", "boot", "bootie")."""
+    own = name if name == "t-shirt" else name.replace("-", " ")
+    return (own, *SYNONYMS.get(name, ()))
+
+
+def wider_of(name: str) -> str | None:
+    """The wider word for a class, or None."""
+    return next((kind for kind, members in KINDS.items() if name in members), None)
+
+
+def every_noun(label_names: tuple[str, ...]) -> tuple[str, ...]:
+    """All words for these classes, each once."""
+    own = [noun for name in label_names for noun in nouns_of(name)]
+    return tuple(dict.fromkeys(own + [kind for n in label_names if (kind := wider_of(n))]))
+
+
+def classes_of(noun: str, label_names: tuple[str, ...]) -> list[int]:
+    """Positions of the classes that a noun may mean."""
+    return [
+        k for k, name in enumerate(label_names) if noun in nouns_of(name) or noun == wider_of(name)
+    ]
+
+
+@lru_cache(maxsize=65_536)
+def make_sentence(wording: str, noun: str, words: tuple[str, ...]) -> str:
+    """A wording filled, with the article that it needs."""
+    sentence = wording.format(traits=" ".join(words), noun=noun)
+    if _PLURAL.search(noun):
         sentence = re.sub(r"\ba (?!photo)", "", sentence)
     return re.sub(r"\ba (?=[aeiou])", "an ", sentence)
 
 
-def _traits(picture: np.ndarray) -> tuple[int, int, int, int]:
-    """Positions of colour, brightness, pattern, outline of one picture u8[S, S, C]."""
-    values = picture.astype(np.float32)
-    there = _object(values)
-    grey = values.mean(axis=2)
-    rows, columns = np.nonzero(there)
-    ratio = (np.ptp(columns) + 1) / (np.ptp(rows) + 1)
-    return (
-        _colour(picture[there]) if picture.shape[2] == 3 else NO_COLOUR,
-        int(np.digitize(grey[there].mean(), (85, 170))),
-        int(_change(grey, there) > PATTERN_CHANGE),
-        int(np.digitize(ratio, (0.7, 1.3))),
-    )
+def named_words(row: np.ndarray) -> list[tuple[int, int, str]]:
+    """(column, value, word) of the traits i8[4] of one picture that have a word."""
+    found = []
+    for column in (1, 3, 2, 0):  # a dark wide plain red ...
+        value = int(row[column])
+        word = COLUMNS[column][value] if value != NOTHING else ""
+        if word not in ("", "medium", "even"):
+            found.append((column, value, word))
+    return found
 
 
-def _object(values: np.ndarray) -> np.ndarray:
-    """bool[S, S]: what differs from the rim; the middle where next to nothing does."""
-    rim = np.ones(values.shape[:2], dtype=bool)
-    rim[RIM:-RIM, RIM:-RIM] = False
-    ground = np.median(values[rim], axis=0)
-    there = np.linalg.norm(values - ground, axis=2) > GROUND_DISTANCE
-    if there.mean() < LEAST_OBJECT:
-        quarter = len(values) // 4
-        there = np.zeros_like(rim)
-        there[quarter:-quarter, quarter:-quarter] = True
-    return there
+def _draw(name: str, drawn: int) -> tuple[str, str, int]:
+    """Noun, wording, and what is left of the drawn number."""
+    drawn, wording = divmod(drawn, len(WORDINGS))
+    drawn, wider = divmod(drawn, WIDER_ONE_IN)
+    own = nouns_of(name)
+    drawn, which = divmod(drawn, len(own))
+    noun = (wider_of(name) if wider == 0 else None) or own[which]
+    return noun, WORDINGS[wording], drawn
 
 
-def _change(grey: np.ndarray, there: np.ndarray) -> float:
-    """Median over the inside of the object of a pixel's difference to its two next neighbours."""
-    inside = ndimage.binary_erosion(there, iterations=2)
-    if inside.sum() < LEAST_INSIDE:
-        inside = there
-    down = np.abs(np.diff(grey, axis=0, append=grey[-1:]))
-    across = np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
-    return float(np.median((down + across)[inside]))
+@lru_cache(maxsize=65_536)
+def _kept_of(row: bytes, low_bits: int) -> tuple[tuple[int, int, str], ...]:
+    words = named_words(np.frombuffer(row, dtype=np.int8))
+    kept = tuple(word for bit, word in enumerate(words) if low_bits >> bit & 1)
+    return kept or tuple(words[-1:])
 
 
-def _colour(pixels: np.ndarray) -> int:
-    """Position in COLOURS of the name that most pixels u8[n, 3] have."""
-    names = colour_names(pixels)
-    return int(np.bincount(names, minlength=len(COLOURS)).argmax())
-
-
-def colour_names(pixels: np.ndarray) -> np.ndarray:
-    """i64[n]: position in COLOURS of each pixel u8[n, 3], by hue, saturation and value."""
-    part = pixels.astype(np.float32) / 255
-    value, low = part.max(axis=1), part.min(axis=1)
-    spread = value - low
-    saturation = np.divide(spread, value, out=np.zeros_like(value), where=value > 0)
-    hue = _hue(part, value, spread)
-    by_hue = np.array([COLOURS.index(name) for _, name in _HUES])
-    found = by_hue[np.searchsorted([border for border, _ in _HUES], hue, side="right")]
-    warm = (hue >= 15) & (hue < 45)
-    found = np.where(warm & (value < 0.65), COLOURS.index("brown"), found)
-    pale = saturation < 0.18
-    found = np.where(pale, COLOURS.index("grey"), found)
-    found = np.where(pale & (value > 0.8), COLOURS.index("white"), found)
-    return np.where(value < 0.22, COLOURS.index("black"), found)
-
-
-def _hue(part: np.ndarray, value: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Degrees [0, 360) on the colour circle; 0 for grey."""
-    red, green, blue = part.T
-    safe = np.where(spread > 0, spread, 1)
-    sextant = np.select(
-        [value == red, value == green],
-        [(green - blue) / safe % 6, (blue - red) / safe + 2],
-        (red - green) / safe + 4,
-    )
-    return np.where(spread > 0, 60 * sextant, 0)
+def _kept(row: bytes, bits: int) -> tuple[tuple[int, int, str], ...]:
+    """Each word stays or goes by a bit of its own; one stays at least."""
+    return _kept_of(row, bits & 15)

@@ -19,10 +19,10 @@ import json
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-import faiss
 import numpy as np
 
 from image_search.config import IndexConfig
+from image_search.retrieval.faiss_library import faiss
 
 PARTS = "index.json"
 """What kind an index in a folder is."""
@@ -212,7 +212,7 @@ def queries_of(queries: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(queries, dtype=np.float32)
 
 
-def selector(allowed: np.ndarray) -> faiss.IDSelector:
+def selector(allowed: np.ndarray) -> Any:
     """FAISS's form of bool[N]: a bit a row. Rows beyond N do not pass."""
     return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
 
@@ -222,7 +222,7 @@ def padded(rows: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.nda
     return rows, np.where(rows < 0, np.float32(-np.inf), similarity)
 
 
-def written_bytes(index: faiss.Index | faiss.IndexBinary) -> int:
+def written_bytes(index: Any) -> int:
     """Of the index as FAISS writes it, everything included."""
     binary = isinstance(index, faiss.IndexBinary)
     made = faiss.serialize_index_binary(index) if binary else faiss.serialize_index(index)

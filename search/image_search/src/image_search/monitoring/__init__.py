@@ -1,0 +1,1 @@
+"""The service watched: drift of the queries, what /v1/operations tells."""
