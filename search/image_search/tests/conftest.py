@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,21 @@ sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves test fol
 
 from image_search.images.image_set import ImageSet
 from image_search.images.shapes import shapes
+
+
+@pytest.fixture(scope="session")
+def search_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """A real server process over the tiny searcher: its address and process id."""
+    from tiny_search import start
+
+    from ml_platform.serving.server_process import free_port
+
+    port = free_port()
+    process = start(tmp_path_factory.mktemp("server"), port)
+    yield f"http://127.0.0.1:{port}", process.pid
+    assert process.poll() is None, "the server has died"
+    process.terminate()
+    process.wait(15)
 
 
 @pytest.fixture(scope="session")

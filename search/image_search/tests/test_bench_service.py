@@ -17,12 +17,13 @@ from tiny_search import make_test_searcher
 from image_search.config import Config, ServingConfig
 from image_search.searcher import Filters
 from image_search.serving.command import Loads, table, unbatched
-from image_search.serving.engine import OverloadedError, SearchEngine, ServingSettings
+from image_search.serving.engine import SearchEngine
 from image_search.serving.load_session import LoadSession, holds, measure, serving
 from image_search.serving.metrics import SearchMetrics
 from image_search.serving.plots import latency_over_rate, stage_profile
 from image_search.serving.queries import Query
 from image_search.serving.record import record_session
+from image_search.serving.settings import OverloadedError, ServingSettings
 from ml_platform.evaluation.plot_style import png
 from ml_platform.evaluation.results import Results
 

@@ -10,7 +10,13 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from image_search.embeddings.augment import (
-    EMPTY, blanked, enlarged, gentle, mirrored, shifted, strong,
+    EMPTY,
+    blanked,
+    enlarged,
+    gentle,
+    mirrored,
+    shifted,
+    strong,
 )  # fmt: skip
 from image_search.embeddings.contrastive import Proxies, matryoshka, supcon
 from ml_algorithms.two_tower_and_contrastive.infonce import info_nce_loss

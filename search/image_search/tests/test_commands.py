@@ -122,7 +122,8 @@ def test_evaluate_measures_every_embedding(tmp_path: Path) -> None:
 def test_two_runs_measure_the_same(tmp_path: Path) -> None:
     found = []
     for part in ("a", "b"):
-        run("evaluate", *SMALL, "--out", str(tmp_path / part))
+        names = "embeddings.names=[hog,cnn_proxy]"
+        run("evaluate", *SMALL, "--set", names, "--out", str(tmp_path / part))
         results = measured(tmp_path / part, "evaluate_shapes")
         found.append({k: results[k].value for k in results if k.startswith("retrieval")})
     assert found[0] == found[1]

@@ -6,49 +6,39 @@ import asyncio
 import contextlib
 
 import numpy as np
-import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import APIOperation, Case, GenerationMode
 from schemathesis.checks import not_a_server_error
-from tiny_search import start
 
 from image_search.images.decoding import ImageError, Limits, decode
 from image_search.serving.fuzzing import GROWTH_LIMIT_BYTES, attack, send
 from image_search.serving.hostile import hostile, valid_files
 from image_search.serving.traffic import BOUNDARY
 from image_search.serving.uploads import FormError, read_form
-from ml_platform.serving.server_process import free_port
 
 SMALL = {"deadline": None, "database": None, "derandomize": True}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory):
-    port = free_port()
-    process = start(tmp_path_factory.mktemp("fuzz"), port)
-    yield port, process
-    process.terminate()
-    process.wait(15)
-
-
-def test_hostile_requests_neither_fail_nor_fill_the_server(server):
-    port, process = server
-    found = attack(port, process.pid, 250, seed=5, step=lambda n: None)
+def test_hostile_requests_neither_fail_nor_fill_the_server(search_server):
+    url, pid = search_server
+    found = attack(port_of(url), pid, 250, seed=5, step=lambda n: None)
     assert found.n == 250
     assert found.failures == []
     assert {"200", "400", "401", "413", "415", "422"} <= set(found.by_status())
     assert "timeout" not in found.by_status()
     assert 0 < found.before_bytes <= found.most_bytes
     assert found.growth_bytes < GROWTH_LIMIT_BYTES
-    assert process.poll() is None
 
 
-def test_whatever_the_documents_operations_are_sent_no_5xx(server):
-    port, _ = server
-    schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def test_whatever_the_documents_operations_are_sent_no_5xx(search_server):
+    schema = schemathesis.openapi.from_url(f"{search_server[0]}/openapi.json")
     statuses: dict[str, set[int]] = {}
     for result in schema.get_all_operations():
         operation = result.ok()
@@ -76,8 +66,8 @@ def fuzz(operation: APIOperation, mode: GenerationMode, statuses: set[int]) -> N
         assert mode is GenerationMode.NEGATIVE
 
 
-def test_a_request_without_an_end_is_hung_up_on(server):
-    port, _ = server
+def test_a_body_is_refused_by_its_announced_length(search_server):
+    port = port_of(search_server[0])
     head = b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     assert asyncio.run(send(port, head + b"Content-Length: 9000000\r\n\r\n")) == "413"
     assert asyncio.run(send(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")) == "200"

@@ -222,7 +222,7 @@ def tiny_run(tmp_path: Path) -> Run:
             "images.dataset=shapes",
             "images.shapes_per_class=40",
             "embeddings.served=pixels_cosine",
-            "embeddings.pixels_side=4",
+            "embeddings.pixels_side=2",
             "evaluation.resamples=100",
             "index.study.kinds=[flat,ivf_flat,hnsw]",
             "index.study.queries=20",

@@ -116,9 +116,7 @@ class TestCounters:
 
 class TestFeatures:
     def values(self, world: World, rows: list[int], similarity: list[float]) -> dict[str, list]:
-        table = world.ground.serving(
-            [Ask(np.zeros(1))], np.array([rows]), np.float32([similarity])
-        )
+        table = world.ground.serving([Ask(np.zeros(1))], np.array([rows]), np.float32([similarity]))
         return {name: table[0, :, n].tolist() for n, name in enumerate(FEATURES)}
 
     def test_similarity_gap_and_rank(self, world: World) -> None:
@@ -287,7 +285,7 @@ class TestRankers:
 
     def test_an_unknown_ranker_is_refused(self, world: World, tmp_path: Path) -> None:
         (tmp_path / "ranker.txt").write_text("oracle\n")
-        with pytest.raises(ValueError, match="unknown ranker 'oracle'"):
+        with pytest.raises(ValueError, match="holds an unknown ranker, 'oracle'"):
             load_ranker(tmp_path, world.catalogue)
         with pytest.raises(ValueError, match="unknown ranker 'oracle'"):
             fit_ranker("oracle", world.ground, RANKING, seed=0)
@@ -301,7 +299,9 @@ class TestRankers:
         rng = np.random.default_rng(0)
         torch.manual_seed(0)
         spread = rng.uniform(0.5, 2, len(FEATURES)).astype(np.float32)
-        net = CrossNetwork(rng.normal(size=len(FEATURES)).astype(np.float32), spread, 16, 5, RANKING)
+        net = CrossNetwork(
+            rng.normal(size=len(FEATURES)).astype(np.float32), spread, 16, 5, RANKING
+        )
         ranker = CrossRanker(net.arrays(), np.arange(len(FEATURES)))
         features = 5 * rng.normal(size=(2, 7, len(FEATURES))).astype(np.float32)
         queries = rng.normal(size=(2, 16)).astype(np.float32)
@@ -316,9 +316,7 @@ class TestRankers:
         assert found.ravel() == pytest.approx(expected, abs=1e-4)
 
     def test_the_place_is_the_first_while_scoring(self, world: World) -> None:
-        ranker = fit_ranker(
-            "trees", world.ground, RANKING, seed=0, threads=1, correction="feature"
-        )
+        ranker = fit_ranker("trees", world.ground, RANKING, seed=0, threads=1, correction="feature")
         learn = world.ground.learn
         scores = ranker.score(learn.features[:50], learn.query[:50], learn.rows[:50])
         naive = fit_ranker("trees", world.ground, RANKING, seed=0, threads=1, correction="none")
@@ -365,7 +363,7 @@ class TestJudging:
 
 
 def test_neighbours_leave_the_own_item_out_and_know_their_queries() -> None:
-    items = unit_rows(np.array([[1.0, 0], [1, 1], [0, 1]]))
+    items = unit_rows(np.array([[1.0, 0], [1, 0.5], [0, 1]]))
     index = build_index("flat", items, np.arange(3))
     around = find_neighbours(index, items, np.array([4, 7]), items[:2], np.array([0, -1]), 2)
     assert around.rows.tolist() == [[1, 2], [1, 0]]

@@ -153,6 +153,8 @@ def test_an_added_item_is_found_and_a_deleted_one_is_not(
 
 
 def test_a_text_is_refused_by_name_without_a_text_tower(searcher: Searcher) -> None:
+    searcher.text = None
+    del searcher.spaces["text"]
     with pytest.raises(TextUnavailableError, match="search by picture"):
         searcher.embed_texts(["a coat"])
     with pytest.raises(TextUnavailableError, match="no space text"):

@@ -15,7 +15,7 @@ from tiny_search import TOKEN, make_test_searcher
 from image_search.config import ServingConfig
 from image_search.images.shapes import shapes
 from image_search.serving.app import create_app
-from image_search.serving.engine import ServingSettings
+from image_search.serving.settings import ServingSettings
 
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}
 IMAGES = shapes(20, seed=3)[0]
@@ -89,6 +89,19 @@ def test_words_find_their_category(client):
     answer = client.post("/v1/search", json={"text": "a red ring", "k": 12}).json()
     assert {hit["category"] for hit in answer["results"]} == {"ring"}
     assert answer["kind"] == "text"
+
+
+def test_words_that_name_nothing_are_refused_and_the_others_of_their_batch_are_not(client):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def status(text: str) -> int:
+        return client.post("/v1/search", json={"text": text}).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(status, ["a ring", "a hat"] * 8))
+    assert found == [200, 422] * 8
+    answer = client.post("/v1/search", json={"text": "a hat"})
+    assert "known are circle" in reason(answer)
 
 
 def test_more_like_this_leaves_the_item_itself_out(client):

@@ -85,7 +85,9 @@ def test_average_precision_agrees_with_sklearn() -> None:
 
 def test_a_refused_text_scores_nothing_and_an_unanswerable_one_is_an_error() -> None:
     refused = np.full((1, 6), -np.inf, np.float32)
-    assert not any(v.any() for v in ranking_scores(refused, claim([True, True]), searched()).values())
+    assert not any(
+        v.any() for v in ranking_scores(refused, claim([True, True]), searched()).values()
+    )
     with pytest.raises(ValueError, match="prompt 0 is true of no picture"):
         ranking_scores(np.zeros((1, 6), np.float32), claim([True, False], 1), searched())
 

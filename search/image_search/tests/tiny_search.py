@@ -35,6 +35,8 @@ class WordVectors:
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         rows = [[float(text.lower().count(word)) for word in WORDS] for text in texts]
+        if unread := [text for text in texts if "hat" in text.split()]:
+            raise ValueError(f"{unread[0]!r} names no shape; known are {', '.join(WORDS)}")
         return unit_rows(np.array(rows, np.float32))
 
     def embed_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -95,8 +97,8 @@ def start(
 
 
 def main() -> None:
-    from image_search.serving.engine import ServingSettings
     from image_search.serving.server import admin_token, one_thread, serve_searcher
+    from image_search.serving.settings import ServingSettings
 
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)

@@ -84,6 +84,21 @@ def test_rate_is_kept(poisson):
     assert 0 < report.p50_ms <= report.p90_ms <= report.p99_ms <= report.max_ms
 
 
+def test_a_request_may_be_given_as_the_bytes_on_the_wire():
+    heads: list[bytes] = []
+
+    async def note(n: int, head: bytes) -> bytes:
+        heads.append(head)
+        return reply()
+
+    wire = b"PUT /raw HTTP/1.1\r\nX-Own: \xff\r\n\r\n"
+    with server(note) as url:
+        report = run_load(plan(url, requests=[wire, "GET /line"], warmup_seconds=0))
+    assert report.errors == {}
+    assert heads.count(wire) == 50
+    assert sum(head.startswith(b"GET /line HTTP/1.1") for head in heads) == 50
+
+
 def test_bodies_of_good_answers_are_handed_over_in_order():
     async def numbered(n: int, head: bytes) -> bytes:
         return reply(500 if n % 10 == 0 else 200, b"%d" % n)

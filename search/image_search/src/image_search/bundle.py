@@ -18,11 +18,10 @@ replays later adds and deletes into them anyway.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -42,10 +41,17 @@ from image_search.retrieval.index import build_index
 from image_search.searcher import Searcher, Space, SpaceName
 from image_search.text.dual_encoder import DualEncoder
 from image_search.thumbnails import Thumbnails
-from ml_platform.operations.bundle_manifest import MANIFEST, checked_manifest, write_manifest
+from ml_platform.operations.bundle_manifest import checked_manifest, write_manifest
 
 FORMAT = 1
 """Raised with every change of what a bundle holds; another one is refused."""
+
+
+class Saved(Protocol):
+    """A part that has a folder of its own."""
+
+    def save(self, folder: Path) -> None:
+        """Writes everything that its ``load`` needs into an existing folder."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,13 @@ def save_bundle(parts: Parts, folder: Path, config: Config, facts: dict[str, Any
     Raises:
         FileExistsError: If the folder exists.
     """
-    saved = {"embedder": parts.embedder, "thumbnails": parts.thumbnails, "page": parts.page}
-    saved |= {"text": parts.text, "styles": parts.styles}
+    saved: dict[str, Saved | None] = {
+        "embedder": parts.embedder,
+        "thumbnails": parts.thumbnails,
+        "page": parts.page,
+        "text": parts.text,
+        "styles": parts.styles,
+    }
     for name, part in saved.items():
         if part is not None:
             (folder / name).mkdir(parents=True)
@@ -94,26 +105,32 @@ def save_bundle(parts: Parts, folder: Path, config: Config, facts: dict[str, Any
     return write_manifest(folder, config.model_dump(mode="json"), format_number=FORMAT, facts=facts)
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a bundle says of itself, once every file is what was saved.
+
+    Raises:
+        BundleError: If it is missing, damaged, or of another format.
+    """
+    return checked_manifest(folder, format_number=FORMAT)
+
+
 def load_searcher(folder: Path) -> Searcher:
     """Checks every file of a bundle, loads it, builds the indexes.
 
     Raises:
-        BundleError: If it is missing, damaged, or of another format.
+        BundleError: As ``read_manifest``.
     """
-    parts = load_parts(folder)
-    manifest = json.loads((folder / MANIFEST).read_text())
-    return make_searcher(
-        parts, Config.model_validate(manifest["config"]), version=manifest["version"]
-    )
+    manifest = read_manifest(folder)
+    config = Config.model_validate(manifest["config"])
+    return make_searcher(_load_parts(folder, config), config, version=manifest["version"])
 
 
-def load_parts(folder: Path) -> Parts:
-    """The parts of a bundle, whose files are checked first.
+def served_space(folder: Path) -> tuple[Embedder, np.ndarray]:
+    """The picture embedding of a checked bundle and its items' vectors f32[N, D], by row."""
+    return load_embedder(folder / "embedder"), np.load(folder / "vectors_image.npy")
 
-    Raises:
-        BundleError: If it is missing, damaged, or of another format.
-    """
-    config = Config.model_validate(checked_manifest(folder, format_number=FORMAT)["config"])
+
+def _load_parts(folder: Path, config: Config) -> Parts:
     names: tuple[SpaceName, ...] = ("image", "text")
     kept = {name: folder / f"vectors_{name}.npy" for name in names}
     catalogue = load_catalogue(folder)
@@ -134,7 +151,10 @@ def make_searcher(parts: Parts, config: Config, *, version: str) -> Searcher:
     """Puts the parts together; deleted items are in no index."""
     rows = np.flatnonzero(parts.catalogue.alive)
     spaces = {
-        name: Space(build_index(config.index.kind, vectors[rows], rows), GrowingRows(vectors))
+        name: Space(
+            build_index(config.index.kind, vectors[rows], rows, config.index, config.seed),
+            GrowingRows(vectors),
+        )
         for name, vectors in parts.vectors.items()
     }
     ranker, features = parts.ranking or (None, None)

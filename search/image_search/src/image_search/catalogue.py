@@ -77,7 +77,13 @@ class Catalogue:
     @property
     def attributes(self) -> Attributes:
         """Columns over the items; SYNTHETIC but for the prices of items that were added."""
-        return Attributes(**{name: rows.values for name, rows in self._attributes.items()})
+        columns = self._attributes
+        return Attributes(
+            price=columns["price"].values,
+            quality=columns["quality"].values,
+            popularity=columns["popularity"].values,
+            age_days=columns["age_days"].values,
+        )
 
     def living_row(self, item_id: int) -> int:
         """The row of an item that is there.
@@ -105,7 +111,8 @@ class Catalogue:
         row = len(self)
         drawn = draw_attributes(np.array([item_id]), np.array([label]), self.seed)
         values = {name: getattr(drawn, name) for name in ATTRIBUTE_COLUMNS}
-        values |= {"price": np.float32([price]), "age_days": np.float32([0])}
+        values["price"] = np.array([price], dtype=np.float32)
+        values["age_days"] = np.zeros(1, dtype=np.float32)
         values["popularity"] = np.minimum(values["popularity"], 1)  # nobody has seen it yet
         for name, rows in self._attributes.items():
             rows.append(values[name])

@@ -82,8 +82,8 @@ def guarded(work: Callable[[], Any]) -> None:
     from ml_platform.operations.bundle_manifest import BundleError
 
     mendable = (
-        BundleError, DatasetUnavailableError, CorruptFileError, EmbedderUnavailableError, EmptyFolderError,
-        NotADirectoryError, NothingToJudgeError, TooManyFilesError,
+        BundleError, CorruptFileError, DatasetUnavailableError, EmbedderUnavailableError,
+        EmptyFolderError, NotADirectoryError, NothingToJudgeError, TooManyFilesError,
     )  # fmt: skip
     command_line.guarded(work, console, mendable)
 
@@ -133,7 +133,7 @@ def _of_module(place: str) -> Callable[[Run], object]:
 DEMONSTRATIONS = {
     "embedding-choices": ("embeddings.command", "losses, lengths, epochs, on validation"),
     "text-search": ("text.command", "words to pictures, against simpler ways"),
-    "indexes": ("retrieval.command", "FAISS kinds on these vectors: recall, speed, memory, filters"),
+    "indexes": ("retrieval.command", "FAISS kinds on these vectors: recall, speed, filters"),
     "index-changes": ("retrieval.changes_command", "adding, deleting, rebuilding"),
     "compatible": ("retrieval.compatible_command", "a new model beside an old index"),
     "rankers": ("ranking.command", "trees and a network on the simulated log"),

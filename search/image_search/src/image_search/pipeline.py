@@ -30,12 +30,16 @@ from image_search.text.dual_encoder import DualEncoder
 from image_search.thumbnails import Thumbnails
 from ml_platform.evaluation.progress import Progress
 
+FLOORS: tuple[EmbeddingName, ...] = ("pixels_cosine", "pixels_l2", "hog")
+"""What learns nothing."""
+
 
 def train_system(images: ImageSet, config: Config, progress: Progress) -> Parts:
     """Fits what is served on the gallery, and fills the catalogue.
 
-    Where the pictures have classes there is also a text tower; where some are set aside as queries
-    there is also a (SYNTHETIC) click log, and with it a ranker and the styles of its users.
+    Where the pictures have classes there is also a text tower. Where some are set aside as queries,
+    and the gallery is larger than a page's pool, there is also a (SYNTHETIC) click log, and with it
+    a ranker and the styles of its users.
 
     Raises:
         EmbedderUnavailableError: If the served embedding needs a package that is not installed.
@@ -61,7 +65,8 @@ def train_system(images: ImageSet, config: Config, progress: Progress) -> Parts:
         page=Page.of(config.reranking, pictures),
         text=text,
     )
-    if (images.split == QUERY).any() and config.ranking.served != "none":
+    asked, enough = (images.split == QUERY).any(), len(gallery) > config.clicks.pool
+    if asked and enough and config.ranking.served != "none":
         return with_log(parts, images, config, progress)
     return parts
 
@@ -102,16 +107,18 @@ def served_name(images: ImageSet, config: Config) -> EmbeddingName:
     if config.embeddings.served is not None:
         return config.embeddings.served
     if are_small(images):
-        return "hog"
-    return "efficientnet_lite0"
+        return "cnn_proxy_hog" if images.labelled else "cnn_simclr"
+    return "efficientnet_head" if images.labelled else "efficientnet_lite0"
 
 
 def compared_names(images: ImageSet, config: Config) -> tuple[EmbeddingName, ...]:
     """The picture embeddings that are measured side by side."""
     if config.embeddings.names is not None:
         return config.embeddings.names
-    floors: tuple[EmbeddingName, ...] = ("pixels_cosine", "pixels_l2", "hog")
-    return floors if are_small(images) else (*floors, "efficientnet_lite0")
+    if not are_small(images):
+        return (*FLOORS, "efficientnet_lite0", "efficientnet_head")
+    networks: tuple[EmbeddingName, ...] = ("cnn_simclr", "cnn_joint", "cnn_supcon", "cnn_proxy")
+    return (*FLOORS, *networks, "cnn_joint_hog", "cnn_proxy_hog")
 
 
 def are_small(images: ImageSet) -> bool:

@@ -1,8 +1,9 @@
 """One search from end to end: embed, retrieve, rank, remove near-duplicates, diversify.
 
 In: ``Ask``s, each with the vector of a picture or a text. Out: an ``Answer`` for each. Serving,
-evaluation and the notebooks all go through here. There are two spaces: pictures ask in the space of the picture
-embedding, texts in the joint space of the dual encoder; a catalogue row has a vector in each.
+evaluation and the notebooks all go through here. There are two spaces: pictures ask in the space of
+the picture embedding, texts in the joint space of the dual encoder; a catalogue row has a vector in
+each.
 
 Stages are optional where the system can do without: without a ranker the order is by similarity,
 without a text embedding a text is refused by name.
@@ -193,7 +194,7 @@ class Searcher:
     on_add: list[Callable[[int, np.ndarray, np.ndarray], None]] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
-    def embed_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
+    def embed_images(self, images: Images) -> np.ndarray:
         """f32[n, D] of pictures u8[H, W, 1 or 3], in the space "image"."""
         return self.embedder.embed(images)
 

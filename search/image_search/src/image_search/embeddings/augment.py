@@ -2,13 +2,14 @@
 
 In: a batch f32[b, C, S, S] in [-1, 1]. Out: the same shape.
 
-``gentle`` is for training with classes: mirrored, shifted by up to ``shift`` pixels, one square of
-``cutout`` pixels blanked (T. DeVries and G. Taylor, "Improved Regularization of Convolutional Neural
-Networks with Cutout", 2017). ``strong`` is for two views of one picture: mirrored, a part of it
-enlarged, light and contrast changed, after T. Chen, S. Kornblith, M. Norouzi, G. Hinton (SimCLR,
-ICML 2020, section 3 and appendix A). Departures: parts keep at least half of the area, as a
-28-pixel picture has little to spare; one draw of light and contrast instead of colours, as half of
-our sets have none; no blur.
+``gentle`` is for training with classes: mirrored, shifted by up to ``shift`` pixels, one square
+of ``cutout`` pixels blanked (T. DeVries and G. W. Taylor, "Improved Regularization of Convolutional
+Neural Networks with Cutout", 2017).
+
+``strong`` is for two views of one picture: mirrored, a part of it enlarged, light and contrast
+changed, after T. Chen, S. Kornblith, M. Norouzi, G. Hinton (SimCLR, ICML 2020, section 3).
+Departures: parts keep at least half of the area, as a 28-pixel picture has little to spare; one
+draw of light and contrast instead of colours, as Fashion-MNIST has none; no blur.
 
 All draws come from the generator that is given.
 """
@@ -84,5 +85,4 @@ def enlarged(batch: Tensor, smallest: float, generator: Generator) -> Tensor:
     move = torch.zeros(n, 2, 3)
     move[:, 0, 0], move[:, 0, 2], move[:, 1, 1], move[:, 1, 2] = width, left, height, top
     grid = functional.affine_grid(move, list(batch.shape), align_corners=False)
-    made = functional.grid_sample(batch, grid, align_corners=False, padding_mode="border")
-    return made
+    return functional.grid_sample(batch, grid, align_corners=False, padding_mode="border")

@@ -19,6 +19,7 @@ Legend: n pictures, S side, C channels, D dimension.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +27,7 @@ import numpy as np
 
 from image_search.config import CnnConfig, EmbeddingsConfig
 from image_search.embeddings.base import (
+    SETTINGS_FILE,
     Metric,
     NotFittedError,
     read_settings,
@@ -40,6 +42,13 @@ if TYPE_CHECKING:
     from image_search.embeddings.cnn_training import Method
 
 WEIGHTS_FILE = "network.pt"
+METHODS: dict[str, Method] = {
+    "cnn_supcon": "supcon",
+    "cnn_proxy": "proxy",
+    "cnn_simclr": "simclr",
+    "cnn_joint": "joint",
+}
+"""Key of the registry -> loss."""
 BATCH = 256
 """Pictures embedded at once: the first layer's outputs then fit the caches."""
 
@@ -141,8 +150,8 @@ class Cnn:
         write_settings(folder, self.name, digest=self._digest, **self._settings)
 
     @classmethod
-    def load(cls, method: Method, folder: Path) -> Self:
-        """As saved.
+    def load(cls, folder: Path) -> Self:
+        """As saved, whichever of the four losses it was trained by.
 
         Raises:
             ValueError: If the weights are not those that were saved.
@@ -151,13 +160,12 @@ class Cnn:
 
         from image_search.embeddings.cnn_network import Network
 
+        method = method_in(folder)
         made = cls(method)
         settings = read_settings(folder, made.name)
         digest = settings.pop("digest")
         made._settings = settings
-        network = Network(
-            settings["channels"], settings["width"], settings["dim"], settings["pool"]
-        )
+        network = Network(settings["channels"], settings["width"], settings["dim"])
         network.load_state_dict(
             torch.load(folder / WEIGHTS_FILE, map_location="cpu", weights_only=True)
         )
@@ -197,12 +205,23 @@ class Cnn:
         return self._settings[key]
 
 
+def method_in(folder: Path) -> Method:
+    """The loss of the network that was saved here.
+
+    Raises:
+        ValueError: If the folder holds another embedder.
+    """
+    name = json.loads((folder / SETTINGS_FILE).read_text()).get("name")
+    if name not in METHODS:
+        raise ValueError(f"{folder} holds the embedder {name!r}, not one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
 def _settings(cnn: CnnConfig, channels: int) -> dict[str, Any]:
     return {
         "side": cnn.side,
         "channels": channels,
         "width": cnn.width,
-        "pool": cnn.pool,
         "dim": cnn.dims[-1],
         "dims": list(cnn.dims),
         "flip": cnn.flip_average,

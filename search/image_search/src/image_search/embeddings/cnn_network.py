@@ -2,16 +2,15 @@
 
 In: f32[b, C, S, S] (``as_input``). Out: f32[b, D], not yet of length 1. A strided stem, two stages
 of residual blocks (K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition",
-CVPR 2016) at half and a quarter of the side, a mean over quarters of the picture, one linear map.
+CVPR 2016) at half and a quarter of the side, the mean over all places, one linear map.
 
-Departures from a ResNet: no picture of 28 pixels needs four stages, and the mean is taken over
-``pool`` x ``pool`` parts instead of the whole picture. These pictures are centred, so where something
-stands is worth keeping.
+Departures from a ResNet: two stages instead of four, as a picture of 28 pixels is 7 wide after two;
+the side may be any, as the mean is taken over whatever is left.
 
 ``folded`` multiplies every normalisation into the convolution before it (B. Jacob, S. Kligys,
 B. Chen and others, "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", CVPR 2018, section 3.2): what serves is a third fewer
-operations to start, and gives the same numbers to rounding.
+Integer-Arithmetic-Only Inference", CVPR 2018): fewer operations to
+start for a single picture, and the same numbers to rounding.
 
 Legend: b pictures, C channels, S side, W width, D dimension.
 """
@@ -44,7 +43,7 @@ class Convolution(nn.Module):
 
 
 class Residual(nn.Module):
-    """relu(x + conv(relu(conv(x)))), equation 1 of the paper."""
+    """relu(x + conv(relu(conv(x)))), the block of the paper."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -60,11 +59,11 @@ class Network(nn.Module):
     """See the module.
 
     Attributes:
-        features: Pictures to f[b, 2 W pool^2], what the embedding is a linear map of.
+        features: Pictures to f[b, 2 W], what the embedding is a linear map of.
         head: The linear map.
     """
 
-    def __init__(self, channels: int, width: int, dim: int, pool: int) -> None:
+    def __init__(self, channels: int, width: int, dim: int) -> None:
         super().__init__()
         self.features = nn.Sequential(
             Convolution(channels, STEM, 2),
@@ -76,10 +75,10 @@ class Network(nn.Module):
             nn.ReLU(),
             Residual(2 * width),
             Residual(2 * width),
-            nn.AdaptiveAvgPool2d(pool),
+            nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.head = nn.Linear(2 * width * pool * pool, dim, bias=False)
+        self.head = nn.Linear(2 * width, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[b, C, S, S] -> f[b, D]."""
@@ -100,4 +99,4 @@ def folded(network: Network) -> Network:
         if isinstance(module, Convolution) and isinstance(module.norm, nn.BatchNorm2d):
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)
             module.norm = nn.Identity()
-    return made.to(memory_format=torch.channels_last)
+    return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

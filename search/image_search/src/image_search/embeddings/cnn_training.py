@@ -9,6 +9,13 @@ its training took.
     joint    classes and views: supcon over both views, plus NT-Xent. What the classes of training
              do not distinguish is otherwise thrown away, and a new class may need it.
 
+All pictures are seen in the first ``warm_epochs`` and the last ``plain_epochs``. Between them an
+epoch takes ``hard_share`` of the pictures: two thirds are those whose latest loss is highest, one
+third is drawn from the others; time is better spent on shirts than on trousers. The latest known
+loss as a measure of what to see next: I. Loshchilov and F. Hutter, "Online Batch Selection for
+Faster Training of Neural Networks", 2015; they draw every batch with a probability that falls with
+the rank, we choose once an epoch.
+
 One vector serves at several lengths (``contrastive.matryoshka``). Stochastic gradient descent with
 Nesterov momentum; the rate rises over the first fifth and then falls to zero in straight lines. The
 last ``plain_epochs`` see pictures as they are, without shifts and blanks.
@@ -40,7 +47,7 @@ from image_search.config import CnnConfig
 from image_search.embeddings.augment import gentle, mirrored, strong
 from image_search.embeddings.cnn_network import Network, as_input
 from image_search.embeddings.contrastive import Proxies, matryoshka, supcon
-from ml_platform.evaluation.progress import Progress
+from ml_platform.evaluation.progress import Progress, Step
 
 Method = Literal["supcon", "proxy", "simclr", "joint"]
 MOMENTUM = 0.9
@@ -101,7 +108,18 @@ def train_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         task = Task(pictures.shape[3], int(group.max()) + 1, method, config)
-    return _run(task, pictures, torch.from_numpy(group), config, seed, progress)
+    loop, started = Loop(task, pictures, torch.from_numpy(group), config, seed), time.perf_counter()
+    with progress.stage(f"cnn_{method}: training", sum(loop.sizes)) as advance:
+        for epoch in range(len(loop.sizes)):
+            loop.epoch(epoch, advance)
+    return Trained(
+        network=task.network.eval(),
+        seconds=time.perf_counter() - started,
+        steps=loop.step,
+        precision=loop.precision,
+        threads=torch.get_num_threads(),
+        loss=float(loop.latest[torch.isfinite(loop.latest)].mean()),
+    )
 
 
 class Task(nn.Module):
@@ -110,8 +128,8 @@ class Task(nn.Module):
     def __init__(self, channels: int, n_classes: int, method: Method, config: CnnConfig) -> None:
         super().__init__()
         dim = config.dims[-1]
-        self.network = Network(channels, config.width, dim, config.pool)
-        self.network.to(memory_format=torch.channels_last)
+        self.network = Network(channels, config.width, dim)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.method, self.config = method, config
         self.proxies = Proxies(n_classes, config.dims, config.scale) if method == "proxy" else None
         self.projections = (
@@ -126,7 +144,7 @@ class Task(nn.Module):
         return self.method in ("simclr", "joint")
 
     def views(self, batch: Tensor, plain: bool, generator: Generator) -> Tensor:
-        """What the network sees of a batch: [b, ...] or both views one after the other [2 b, ...]."""
+        """What the network sees of a batch f32[b, C, S, S]: b pictures, or both views, 2 b."""
         config = self.config
         if self.two_views:
             both = [strong(batch, config.smallest_part, config.light, generator) for _ in range(2)]
@@ -171,98 +189,71 @@ def _projection(dim: int) -> nn.Module:
     return nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
 
 
-def _run(
-    task: Task,
-    pictures: np.ndarray,
-    group: Tensor,
-    config: CnnConfig,
-    seed: int,
-    progress: Progress,
-) -> Trained:
-    generator = Generator().manual_seed(seed)
-    epochs = config.view_epochs if task.two_views else config.epochs
-    batch = min(config.batch, len(pictures))
-    sizes = epoch_sizes(len(pictures), epochs, config)
-    steps = sum(size // batch for size in sizes)
-    optimiser = torch.optim.SGD(
-        _groups(task, config), lr=config.learning_rate, momentum=MOMENTUM, nesterov=True
-    )
-    precision = precision_of(config)
-    last = torch.full((len(pictures),), torch.inf)
-    average = _Average(task.network)
-    step, started = 0, time.perf_counter()
-    with progress.stage(f"cnn_{task.method}: training", sum(sizes)) as advance:
-        for epoch, size in enumerate(sizes):
-            task.train()
-            plain = epoch >= epochs - config.plain_epochs
-            order = chosen(last, size, generator)
-            for begin in range(0, size - batch + 1, batch):
-                number = order[begin : begin + batch]
-                now = config.learning_rate * rate(step / steps)
-                for part in optimiser.param_groups:
-                    part["lr"] = now
-                seen = task.views(as_input(pictures[number.numpy()]), plain, generator)
-                repeats = 2 if task.two_views else 1
-                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                    vectors = task.network(seen.contiguous(memory_format=torch.channels_last))
-                rows = task.loss(
-                    vectors.float(), group[number].repeat(repeats), number.repeat(repeats)
-                )
-                optimiser.zero_grad()
-                rows.mean().backward()
-                optimiser.step()
-                last[number] = rows.detach().view(repeats, -1).mean(dim=0)
-                step += 1
-                if step > steps // 2:
-                    average.add(task.network, config.average)
-                advance(batch)
-    if config.average:
-        average.into(task.network)
-    return Trained(
-        task.network.eval(),
-        time.perf_counter() - started,
-        step,
-        precision,
-        torch.get_num_threads(),
-        float(last[torch.isfinite(last)].mean()),
-    )
+class Loop:
+    """Where a training stands: the rate, the order and the latest loss of every picture."""
+
+    def __init__(
+        self, task: Task, pictures: np.ndarray, group: Tensor, config: CnnConfig, seed: int
+    ) -> None:
+        self.task, self.pictures, self.group, self.config = task, pictures, group, config
+        self.generator = Generator().manual_seed(seed)
+        self.precision = precision_of(config)
+        n, epochs = len(pictures), config.view_epochs if task.two_views else config.epochs
+        self.sizes = epoch_sizes(n, epochs, config)
+        self.batch = batch_size(n, config)
+        self.highest = config.learning_rate * self.batch / config.batch
+        self.steps, self.step = sum(size // self.batch for size in self.sizes), 0
+        self.latest = torch.full((n,), torch.inf)
+        self.optimiser = torch.optim.SGD(
+            _groups(task, config), lr=self.highest, momentum=MOMENTUM, nesterov=True
+        )
+
+    def epoch(self, number: int, advance: Step) -> None:
+        """One pass over the pictures of this epoch; what does not fill a batch is left out."""
+        self.task.train()
+        plain = number >= len(self.sizes) - self.config.plain_epochs
+        order = chosen(self.latest, self.sizes[number], self.generator)
+        for begin in range(0, len(order) - self.batch + 1, self.batch):
+            self._learn(order[begin : begin + self.batch], plain)
+            advance(self.batch)
+
+    def _learn(self, which: Tensor, plain: bool) -> None:
+        """One step on the pictures at ``which`` i64[b]."""
+        for part in self.optimiser.param_groups:
+            part["lr"] = self.highest * rate(self.step / self.steps)
+        batch = as_input(self.pictures[which.numpy()])
+        seen = self.task.views(batch, plain, self.generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+            vectors = self.task.network(seen.contiguous(memory_format=torch.channels_last))
+        views = len(seen) // len(batch)
+        loss = self.task.loss(vectors.float(), self.group[which].repeat(views), which.repeat(views))
+        self.optimiser.zero_grad()
+        loss.mean().backward()
+        self.optimiser.step()
+        self.latest[which] = loss.detach().view(views, -1).mean(dim=0)
+        self.step += 1
 
 
-class _Average:
-    """Exponential moving average of weights and statistics."""
-
-    def __init__(self, network: Network) -> None:
-        self.state: dict[str, Tensor] = {}
-
-    def add(self, network: Network, keep: float) -> None:
-        if not keep:
-            return
-        if not self.state:
-            self.state = {k: v.detach().clone() for k, v in network.state_dict().items()}
-            return
-        for name, value in network.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.state[name].lerp_(value.detach(), 1 - keep)
-
-    def into(self, network: Network) -> None:
-        network.load_state_dict(self.state)
+def batch_size(n: int, config: CnnConfig) -> int:
+    """b: as configured, but at most an eighth of the pictures, so that a small set has steps."""
+    return min(config.batch, max(2, n // 8))
 
 
 def epoch_sizes(n: int, epochs: int, config: CnnConfig) -> list[int]:
-    """Pictures of each epoch: all in the first and the plain ones, then ``hard_share`` of them."""
+    """Pictures of each epoch: all in the first and the plain ones, ``hard_share`` between them."""
     hard = range(config.warm_epochs, epochs - config.plain_epochs)
-    return [math.ceil(n * config.hard_share) if e in hard else n for e in range(epochs)]
+    fewer = max(math.ceil(n * config.hard_share), min(n, batch_size(n, config)))
+    return [fewer if epoch in hard else n for epoch in range(epochs)]
 
 
-def chosen(last: Tensor, size: int, generator: Generator) -> Tensor:
-    """i64[size] in random order: two thirds those of the highest loss, the rest drawn."""
-    if size == len(last):
+def chosen(latest: Tensor, size: int, generator: Generator) -> Tensor:
+    """i64[size], in random order: two thirds those of the highest latest loss, the rest drawn."""
+    if size == len(latest):
         return torch.randperm(size, generator=generator)
     hardest = 2 * size // 3
-    ordered = last.argsort(descending=True)
-    rest = ordered[hardest:]
-    rest = rest[torch.randperm(len(rest), generator=generator)[: size - hardest]]
-    both = torch.cat([ordered[:hardest], rest])
+    ordered = latest.argsort(descending=True, stable=True)
+    rest = ordered[hardest:][torch.randperm(len(latest) - hardest, generator=generator)]
+    both = torch.cat([ordered[:hardest], rest[: size - hardest]])
     return both[torch.randperm(size, generator=generator)]
 
 
@@ -281,7 +272,7 @@ def rate(done: float) -> float:
 
 
 def precision_of(config: CnnConfig) -> str:
-    """ "bf16" or "fp32"; "auto" takes bf16 where the processor multiplies it in hardware."""
+    """What convolutions compute in; "auto": bf16 where the processor multiplies it in hardware."""
     if config.precision != "auto":
         return config.precision
     capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

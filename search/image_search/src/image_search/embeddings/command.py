@@ -26,6 +26,7 @@ from rich.table import Table
 from image_search.config import CnnConfig, Config
 from image_search.embeddings.base import Embedder, unit_rows
 from image_search.embeddings.cnn import Cnn
+from image_search.embeddings.cnn_with_hog import MOST, principal_axes, side_by_side
 from image_search.embeddings.hog import Hog
 from image_search.embeddings.pixels import Pixels
 from image_search.embeddings.vectors import embed_rows
@@ -64,6 +65,7 @@ CHOICES = (
     Choice("supcon", "supcon"),
     Choice("proxy", "proxy"),
     Choice("proxy_smoothing", "proxy", {"label_smoothing": 0.1}),
+    Choice("proxy_all_pictures", "proxy", {"hard_share": 1.0, "epochs": 5}),  # about equal time
     Choice("proxy_no_plain_end", "proxy", {"plain_epochs": 0}),
 )
 UNSEEN_CHOICES = (
@@ -104,6 +106,8 @@ def _all_classes(run: Run, images: ImageSet, rows: Rows, results: Results) -> No
         _judge(run, f"{STAGE}/{choice.name}", whole, images, rows, words, results)
         if choice.name != "proxy":
             continue
+        gradients = _gradients(run, images, rows, rows)
+        _judge_with_hog(run, f"{STAGE}/proxy", whole, gradients, images, rows, words, results)
         for d in embedder.dims[:-1]:
             cut = tuple(unit_rows(part[:, :d]) for part in whole)
             _judge(run, f"{STAGE}/proxy_prefix_{d}", cut, images, rows, words, results)
@@ -123,19 +127,49 @@ def _unseen_classes(run: Run, images: ImageSet, rows: Rows, results: Results) ->
         pictures = pictures_at(images, fitted_on.gallery)
         floor.fit(pictures, None, run.config.embeddings, run.config.seed, run.progress)
         floors[floor.name] = _vectors(run, floor, images, judged)
-        words = judged.protocol
+        words = f"{images.name}, {judged.protocol}" + (", synthetic" if images.synthetic else "")
         _judge(run, f"{UNSEEN}/{floor.name}", floors[floor.name], images, judged, words, results)
+    gradients = _gradients(run, images, fitted_on, judged)
     for choice in UNSEEN_CHOICES:
         embedder, words = _trained(run, images, fitted_on, choice, results, UNSEEN)
         made = _vectors(run, embedder, images, judged)
+        words = f"{words}; {judged.protocol}"
         _judge(run, f"{UNSEEN}/{choice.name}", made, images, judged, words, results)
-        both = tuple(_side_by_side(a, b) for a, b in zip(made, floors["hog"], strict=True))
-        _judge(run, f"{UNSEEN}/{choice.name}_with_hog", both, images, judged, words, results)
+        _judge_with_hog(
+            run, f"{UNSEEN}/{choice.name}", made, gradients, images, judged, words, results
+        )
 
 
-def _side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """f32[n, D1 + D2] of length 1, whose inner product is the mean of both cosines."""
-    return unit_rows(np.concatenate([unit_rows(first), unit_rows(second)], axis=1))
+def _judge_with_hog(
+    run: Run,
+    key: str,
+    network: tuple[np.ndarray, np.ndarray],
+    gradients: dict[str, tuple[np.ndarray, np.ndarray]],
+    images: ImageSet,
+    rows: Rows,
+    words: str,
+    results: Results,
+) -> None:
+    """The network beside each of ``_gradients``, weighed as in ``cnn_with_hog``."""
+    weight = run.config.embeddings.cnn.hog_weight
+    for name, floor in gradients.items():
+        both = tuple(side_by_side(a, b, weight) for a, b in zip(network, floor, strict=True))
+        _judge(run, f"{key}_with_{name}", both, images, rows, words, results)
+
+
+def _gradients(
+    run: Run, images: ImageSet, fitted_on: Rows, judged: Rows
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of gallery and queries: all gradients, and the principal components of what was fitted on."""
+    config = run.config.embeddings
+    hog = Hog().fit(pictures_at(images, fitted_on.gallery), None, config, 0, run.progress)
+    learnt = embed_rows(hog, images, fitted_on.gallery[:MOST], progress=run.progress)
+    mean, axes = principal_axes(learnt, config.cnn.hog_dim)
+    gallery, queries = _vectors(run, hog, images, judged)
+    return {
+        "all_hog": (gallery, queries),
+        "hog": ((gallery - mean) @ axes, (queries - mean) @ axes),
+    }
 
 
 def _trained(
@@ -155,8 +189,9 @@ def _trained(
         run.progress,
     )
     took = embedder.training
+    epochs = cnn.view_epochs if choice.method in ("joint", "simclr") else cnn.epochs
     words = (
-        f"{images.name}, {rows.protocol}, trained on {len(rows.gallery):,} pictures for {few} "
+        f"{images.name}, {rows.protocol}, trained on {len(rows.gallery):,} pictures for {epochs} "
         f"epochs, {took['threads']} threads, {took['precision']}"
         + (", synthetic" if images.synthetic else "")
     )

@@ -17,7 +17,7 @@ In: unit vectors f32[n, D] of a batch, and what belongs together. Out: f32[n], o
         L_i = - log( exp(s z_i w_y) / sum_k exp(s z_i w_k) )
 
     after H. Wang, Y. Wang, Z. Zhou and others, "CosFace: Large Margin Cosine Loss for Deep Face
-    Recognition", CVPR 2018, section 3, at margin 0. It needs no pairs, so a batch may be small.
+    Recognition", CVPR 2018, at margin 0. It needs no pairs, so a batch may be small.
 
 ``matryoshka`` applies a loss to the leading 16, 32, 64 and 128 numbers of a vector, each brought to
 length 1, and averages: A. Kusupati, G. Bhatt, A. Rege and others, "Matryoshka Representation

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from image_search.embeddings.base import SETTINGS_FILE, Embedder
 from image_search.embeddings.cnn import Cnn
+from image_search.embeddings.cnn_with_hog import CnnWithHog
 from image_search.embeddings.efficientnet import EfficientNetLite0
 from image_search.embeddings.heads import EfficientNetHead
 from image_search.embeddings.hog import Hog
@@ -21,10 +22,12 @@ EMBEDDERS: dict[str, tuple[Callable[[], Embedder], Callable[[Path], Embedder]]] 
     "hog": (Hog, Hog.load),
     "efficientnet_lite0": (EfficientNetLite0, EfficientNetLite0.load),
     "efficientnet_head": (EfficientNetHead, EfficientNetHead.load),
-    "cnn_supcon": (partial(Cnn, "supcon"), partial(Cnn.load, "supcon")),
-    "cnn_proxy": (partial(Cnn, "proxy"), partial(Cnn.load, "proxy")),
-    "cnn_simclr": (partial(Cnn, "simclr"), partial(Cnn.load, "simclr")),
-    "cnn_joint": (partial(Cnn, "joint"), partial(Cnn.load, "joint")),
+    "cnn_supcon": (partial(Cnn, "supcon"), Cnn.load),
+    "cnn_proxy": (partial(Cnn, "proxy"), Cnn.load),
+    "cnn_simclr": (partial(Cnn, "simclr"), Cnn.load),
+    "cnn_joint": (partial(Cnn, "joint"), Cnn.load),
+    "cnn_proxy_hog": (partial(CnnWithHog, "proxy"), CnnWithHog.load),
+    "cnn_joint_hog": (partial(CnnWithHog, "joint"), CnnWithHog.load),
     "open_clip": (OpenClip, OpenClip.load),
     "dinov2": (DinoV2, DinoV2.load),
 }

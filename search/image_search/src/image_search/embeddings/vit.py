@@ -96,7 +96,7 @@ class LayerScale(nn.Module):
     """A learnt factor for each of D numbers, before a residual is added.
 
     H. Touvron, M. Cord, A. Sablayrolles and others, "Going Deeper with Image Transformers", ICCV
-    2021, section 2.1.
+    2021.
     """
 
     def __init__(self, width: int) -> None:

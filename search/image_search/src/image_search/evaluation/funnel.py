@@ -44,7 +44,12 @@ def stages_of(searcher: Searcher) -> dict[str, Searcher]:
 
 
 def measure_funnel(
-    searcher: Searcher, images: ImageSet, rows: Rows, results: Results, seed: int, progress: Progress
+    searcher: Searcher,
+    images: ImageSet,
+    rows: Rows,
+    results: Results,
+    seed: int,
+    progress: Progress,
 ) -> None:
     """Searches with up to MOST queries behind every stage and records the pages."""
     asked = np.random.default_rng(seed).permutation(rows.queries)[:MOST]

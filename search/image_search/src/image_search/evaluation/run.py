@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from image_search.config import Config
 from image_search.embeddings.base import Embedder
+from image_search.embeddings.cnn import Cnn
+from image_search.embeddings.cnn_with_hog import CnnWithHog
+from image_search.embeddings.registry import make_embedder
 from image_search.embeddings.vectors import embed_rows
 from image_search.evaluation.retrieval import METRICS, RetrievalScores, retrieval_scores
 from image_search.images.image_set import (
@@ -31,10 +34,9 @@ from image_search.images.image_set import (
     restrict,
     unseen_classes,
 )
-from image_search.pipeline import compared_names, fit_embedder
+from image_search.pipeline import compared_names, fit_embedder, pictures_at
 from ml_platform.evaluation.progress import Progress
 from ml_platform.evaluation.results import Results
-
 
 Show = Callable[[Embedder, Rows, RetrievalScores], None]
 """Draws what an embedding found."""
@@ -64,13 +66,35 @@ def evaluate_embeddings(
         NothingToJudgeError: As ``judged_rows``.
     """
     rows = judged_rows(images, config)
-    for name in compared_names(images, config):
-        began = time.perf_counter()
-        embedder = fit_embedder(name, images, rows.gallery, config, progress)
-        seconds = time.perf_counter() - began
-        results.add(f"fit/{name}/wall_s", seconds, protocol=f"{len(rows.gallery):,} pictures")
+    for embedder, seconds in fitted(images, rows.gallery, config, progress):
+        words = f"{len(rows.gallery):,} pictures"
+        results.add(f"fit/{embedder.name}/wall_s", seconds, protocol=words)
         evaluate_embedder(embedder, images, rows, config, results, progress, show)
     _evaluate_unseen(images, rows, config, results, progress)
+
+
+def fitted(
+    images: ImageSet, rows: np.ndarray, config: Config, progress: Progress
+) -> Iterator[tuple[Embedder, float]]:
+    """Every embedding that is compared, fitted on the pictures at ``rows``, and its seconds.
+
+    A network that stands before its own combination with gradients is not trained twice; the
+    seconds of the combination are then those of the gradients.
+    """
+    networks: dict[str, Cnn] = {}
+    for name in compared_names(images, config):
+        began = time.perf_counter()
+        made = make_embedder(name)
+        network = networks.get(name.removesuffix("_hog"))
+        if isinstance(made, CnnWithHog) and network is not None:
+            embedder: Embedder = made.beside(
+                network, pictures_at(images, rows), config.embeddings, progress
+            )
+        else:
+            embedder = fit_embedder(name, images, rows, config, progress)
+        if isinstance(embedder, Cnn):
+            networks[name] = embedder
+        yield embedder, time.perf_counter() - began
 
 
 def evaluate_embedder(
@@ -121,8 +145,7 @@ def _evaluate_unseen(
     if not len(judged.queries):
         return  # few queries were drawn, and none of an unseen class
     fitted_on = restrict(rows, images, seen, "seen classes")
-    for name in compared_names(images, config):
-        embedder = fit_embedder(name, images, fitted_on.gallery, config, progress)
+    for embedder, _ in fitted(images, fitted_on.gallery, config, progress):
         scores = score(embedder, images, judged, config, progress, note=", unseen")
         words = protocol(embedder, images, judged)
         record(results, f"retrieval_unseen/{embedder.name}", scores, config, words)

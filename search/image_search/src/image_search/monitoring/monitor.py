@@ -5,9 +5,9 @@ behind it), sentences at ``/v1/operations``. The serving threads only put vector
 its own compares, every few seconds.
 
 *What is watched.* A vector of 128 numbers has no column with a meaning, and 128 columns share one
-rate of false alarms. So queries are looked at along the gallery's first principal directions
-(Jolliffe, "Principal Component Analysis", 2nd ed. 2002), plus the similarity of the best hit: the
-first say that people bring other pictures, the last that the catalogue has nothing like them.
+rate of false alarms. So queries are looked at along the gallery's first principal directions, plus
+the similarity of the best hit: the first say that people bring other pictures, the last that the
+catalogue has nothing like them.
 
 *Against what.* "catalogue": gallery items that ask for their like, their own row excluded. Training
 has seen those pictures, so the best hit of a query is a little less similar for good. "launch": the
@@ -35,8 +35,8 @@ from ml_platform.operations.drift_monitor import DriftMonitor, DriftReport
 from ml_platform.operations.reference_profile import Monitored, ReferenceProfile, build_profile
 
 if TYPE_CHECKING:
-    from image_search.serving.engine import Found
     from image_search.serving.queries import Query
+    from image_search.serving.settings import Found
 
 logger = logging.getLogger(__name__)
 WAITING = 5_000

@@ -8,13 +8,15 @@ keys below are of the days of test, intervals resample users. <base> is similari
     personalisation/<base>.<option>/ndcg@10, clicks, distance, taste
     personalisation_gain/<base>.<option>/...      the same less that of "none", search by search
     personalisation_known/<base>.<option>_<n>/... gain of heavy users, of whom n clicks are known
+    personalisation_gain/<base>.feature_told/...  positive control: in the truth's own styles
     personalisation_gain/<base>.blend_placebo/... with another user's style; _session and _long with
                                                   one part of the style alone
     personalisation_known/<base>.<option>_shared/ 30 clicks are known, every second one another
                                                   user's
     personalisation_harm/<base>.blend/share       users whose mean expected clicks fall
     personalisation_weight/<base>.<option>/value
-    personalisation_loop/<none or blend>/clicks, distance, commonest     after 20 rounds of feedback
+    personalisation_loop/<none, blend or difference>/clicks, distance, commonest
+                                                  after 20 rounds of feedback
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ def run(run: Run) -> None:
     _add(results, "personalisation_known", known, experiment.known_words)
     looped = experiment.loops(weights)
     last = {name: one.summary() for name, one in looped.items()}
+    last["difference"] = looped["blend"].less(looped["none"])
     _add(results, "personalisation_loop", last, experiment.loop_words)
     folder = run.results_folder()
     suffix = "" if run.config.images.dataset == "fashion-mnist" else f"_{run.config.images.dataset}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ml_platform.evaluation.intervals import Estimate
 from ml_platform.evaluation.plot_style import (
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from image_search.personalisation.experiment import LoopedWithIntervals
 
 _COLOURS = {"blend": BLUE, "feature": GREEN, "shift": ORANGE}
-_STYLES = {"similarity": "-", "impersonal": "--"}
 _NAMES = {"similarity": "similarity", "impersonal": "best impersonal ranker"}
 
 
@@ -44,34 +43,36 @@ def options_figure(gains: Mapping[str, Mapping[str, Estimate]]) -> Figure:
 
 
 def known_figure(known: Mapping[str, Mapping[str, Estimate]]) -> Figure:
-    """Gain by number of clicks known, a line an option."""
-    figure, (axes,) = new_figure("Gain by clicks known, heavy users (SYNTHETIC)")
+    """Gain by number of clicks known, a panel for each order to begin with, a line an option."""
+    figure, panels = new_figure(
+        "Gain by clicks known, heavy users (SYNTHETIC)", panels=len(_NAMES), height=3.6
+    )
     lines: dict[str, list[tuple[int, Estimate]]] = {}
     for name, by_measure in known.items():
         option, _, clicks = name.rpartition("_")
         if clicks.isdigit():
             lines.setdefault(option, []).append((int(clicks), by_measure["clicks"]))
-    for option, points in lines.items():
-        base, kind = option.split(".")
-        across = list(range(len(points)))
-        axes.plot(
-            across,
-            [e.value for _, e in points],
-            _STYLES[base],
-            color=_COLOURS[kind],
-            marker="o",
-            markersize=4,
-            label=f"{kind}, from {_NAMES[base]}",
-        )
-        low = [e.value if e.low is None else e.low for _, e in points]
-        high = [e.value if e.high is None else e.high for _, e in points]
-        axes.fill_between(across, low, high, color=_COLOURS[kind], alpha=0.1, linewidth=0)
-        axes.set_xticks(across, [str(n) for n, _ in points])
-    axes.axhline(0, color=GREY, linewidth=1)
-    axes.set_xlabel("clicks known of the user")
-    axes.set_ylabel("gain in expected clicks a page")
-    axes.legend(fontsize=8, frameon=False)
+    for axes, (base, words) in zip(panels, _NAMES.items(), strict=True):
+        for option, points in lines.items():
+            if option.startswith(f"{base}."):
+                _known_line(axes, option.removeprefix(f"{base}."), points)
+        axes.axhline(0, color=GREY, linewidth=1)
+        axes.set_xlabel(f"clicks known; from {words}")
+        if axes.lines[1:]:
+            axes.legend(fontsize=8, frameon=False)
+    panels[0].set_ylabel("gain in expected clicks a page")
     return figure
+
+
+def _known_line(axes: Any, kind: str, points: list[tuple[int, Estimate]]) -> None:
+    colour, across = _COLOURS.get(kind, PINK), list(range(len(points)))
+    words = "told the true styles" if kind.endswith("told") else kind
+    values = [e.value for _, e in points]
+    axes.plot(across, values, color=colour, marker="o", markersize=4, label=words)
+    low = [e.value if e.low is None else e.low for _, e in points]
+    high = [e.value if e.high is None else e.high for _, e in points]
+    axes.fill_between(across, low, high, color=colour, alpha=0.12, linewidth=0)
+    axes.set_xticks(across, [str(n) for n, _ in points])
 
 
 def loop_figure(loops: Mapping[str, LoopedWithIntervals]) -> Figure:

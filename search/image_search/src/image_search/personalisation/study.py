@@ -13,7 +13,7 @@ Legend: n searches, C candidates, K page, D dimension.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -41,18 +41,21 @@ class Searches:
         user: i64[n].
         query_row: i64[n], rows of the image set.
         vectors: f32[n, D] of the queries, of length 1.
+        found: What ``World.retrieve`` finds by them, where it is kept for several settings.
     """
 
     user: np.ndarray
     query_row: np.ndarray
     vectors: np.ndarray
+    found: tuple[np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.user)
 
     def part(self, where: slice | np.ndarray) -> Searches:
         """Only those."""
-        return Searches(self.user[where], self.query_row[where], self.vectors[where])
+        found = None if self.found is None else (self.found[0][where], self.found[1][where])
+        return Searches(self.user[where], self.query_row[where], self.vectors[where], found)
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,16 @@ class World:
     candidates: int = 200
     page: int = _PAGE
 
-    def retrieve(self, searches: Searches, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows i64[n, C] and similarities f32[n, C]; a query's own item is left out (-1)."""
+    def retrieve(
+        self, searches: Searches, vectors: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows i64[n, C] and similarities f32[n, C]; a query's own item is left out (-1).
+
+        By ``vectors`` f32[n, D], or by the searches' own.
+        """
+        if vectors is None and searches.found is not None:
+            return searches.found
+        vectors = searches.vectors if vectors is None else vectors
         rows, similarity = self.index.search(vectors, self.candidates)
         mine = rows == self.own[searches.query_row][:, None]
         mine &= rows >= 0
@@ -117,9 +128,9 @@ def pages(
     world: World, searches: Searches, styles: np.ndarray, setting: Setting
 ) -> tuple[np.ndarray, np.ndarray]:
     """The pages i64[n, K] that a setting shows, and all candidates i64[n, C] it saw."""
-    vectors = searches.vectors
+    vectors = None
     if setting.option == "shift":
-        vectors = unit_rows(vectors + setting.weight * styles)
+        vectors = unit_rows(searches.vectors + setting.weight * styles)
     rows, similarity = world.retrieve(searches, vectors)
     nobody, who = np.full(len(searches), -1), searches.user
     if setting.option == "oracle":
@@ -146,10 +157,11 @@ def _with_style(
 def _measured(
     world: World, searches: Searches, styles: np.ndarray, setting: Setting
 ) -> dict[str, np.ndarray]:
+    searches = replace(searches, found=world.retrieve(searches))
     shown, seen = pages(world, searches, styles, setting)
     # The ideal list is the best of what the plain query finds too, or an option that finds worse
     # candidates would be judged by them.
-    plain, _ = world.retrieve(searches, searches.vectors)
+    plain, _ = world.retrieve(searches)
     offered = _attraction(world, searches, np.concatenate([plain, seen], axis=1))
     gains = _attraction(world, searches, shown)
     truth = world.truth

@@ -52,9 +52,9 @@ from image_search.ranking.plots import (
     reliability_figure,
 )
 from image_search.ranking.positions import CORRECTIONS, ClickLoss, Correction
-from image_search.reranking.served import served
 from image_search.retrieval.index import build_index
 from image_search.searcher import Ask
+from image_search.served import served
 from ml_platform.evaluation.classification_metrics import (
     expected_calibration_error,
     reliability_curve,
@@ -143,7 +143,7 @@ class _Study:
 
     def fit_all(self) -> dict[tuple[str, str], Ranker]:
         """(ranker, correction) -> fitted; ``RAW`` reads the uncorrected click rates."""
-        found = {}
+        found: dict[tuple[str, str], Ranker] = {}
         for kind in RANKERS:
             for correction in CORRECTIONS:
                 found[kind, correction] = self.fit(kind, self.ground, correction)

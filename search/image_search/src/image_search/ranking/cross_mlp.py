@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -73,7 +73,8 @@ class CrossRanker:
 
     def save(self, folder: Path) -> None:
         """See ``base.Ranker``."""
-        np.savez(folder / FILE, columns=self.columns, **self.weights)
+        arrays: dict[str, Any] = {"columns": self.columns, **self.weights}
+        np.savez(folder / FILE, **arrays)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -34,6 +34,9 @@ class CrossNetwork(nn.Module):
         config: Width, cross layers, hidden layers.
     """
 
+    mean: torch.Tensor
+    spread: torch.Tensor
+
     def __init__(
         self, mean: np.ndarray, spread: np.ndarray, dim: int, places: int, config: RankingConfig
     ) -> None:

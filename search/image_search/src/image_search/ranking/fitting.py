@@ -9,6 +9,7 @@ Legend: Q queries, N items, D dimension, F features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from image_search.ranking.trees import TreeRanker, fit_trees
 from image_search.retrieval.index import VectorIndex
 from ml_platform.evaluation.progress import Progress, Silent
 
-FITS = {"trees": fit_trees, "cross_mlp": fit_cross_mlp}
+FITS: dict[str, Callable[..., Ranker]] = {"trees": fit_trees, "cross_mlp": fit_cross_mlp}
 KINDS: dict[str, type[TreeRanker] | type[CrossRanker]] = {
     "trees": TreeRanker,
     "cross_mlp": CrossRanker,
@@ -121,7 +122,7 @@ def lay_ground(
         for pages in (learn, check):
             tables.append(lessons(clicks, pages, neighbours, serving, daily))
             advance(len(pages))
-    return Ground(clicks, neighbours, *tables, serving, daily)
+    return Ground(clicks, neighbours, tables[0], tables[1], serving, daily)
 
 
 def fit_ranker(

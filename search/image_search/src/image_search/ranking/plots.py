@@ -50,7 +50,7 @@ CORRECTION_NAMES = {
 
 def rankers_figure(results: Results, names: Sequence[str]) -> Figure:
     """NDCG@10 and expected clicks of every order."""
-    figure, panels = new_figure("Orders of 200 candidates, judged by a SYNTHETIC truth", panels=2)
+    figure, panels = new_figure("Orders of the candidates, judged by a SYNTHETIC truth", panels=2)
     labels = ("NDCG@10", "clicks expected on a page of 20")
     for axes, metric, label in zip(panels, ("ndcg@10", "expected_clicks"), labels, strict=True):
         for place, name in enumerate(names):

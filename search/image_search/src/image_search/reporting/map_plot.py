@@ -2,8 +2,7 @@
 
 In: vectors f32[n, D] and their classes. Out: a PNG. L. van der Maaten and G. Hinton, "Visualizing
 Data using t-SNE", JMLR 9, 2008: places in the plane are moved until neighbours there are neighbours
-in D dimensions. Long vectors are reduced to 50 principal components first, as its experiments do
-with 30 (section 4.2).
+in D dimensions. Long vectors are reduced to 50 principal components first, for speed.
 
 Read it for which classes touch, not for distances or sizes of clusters: t-SNE keeps neither.
 """

@@ -50,12 +50,17 @@ def neighbour_picture(
         )
     good, bad = chosen_queries(scores)
     drawn = [*good, *bad]
-    height = CELL_INCHES * 1.22 * len(drawn) + 0.75
-    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI, layout="constrained")
+    height = CELL_INCHES * 1.22 * len(drawn) + 0.9
+    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI)
     FigureCanvasAgg(figure)
     figure.suptitle(
         f"{embedder_name}: nearest of {len(rows.gallery):,}, {images.name}",
-        x=0.01, ha="left", fontsize=12, fontweight="bold",
+        x=0.01, y=1 - 0.08 / height, ha="left", va="top", fontsize=12, fontweight="bold",
+    )  # fmt: skip
+    # By hand: laying out a hundred small axes automatically takes seconds.
+    figure.subplots_adjust(
+        left=0.015, right=0.985, top=1 - 0.45 / height, bottom=0.45 / height,
+        wspace=0.12, hspace=0.3,
     )  # fmt: skip
     axes = figure.subplots(len(drawn), SHOWN + 1, squeeze=False)
     for line, query in zip(axes, drawn, strict=True):
@@ -64,7 +69,7 @@ def neighbour_picture(
     figure.supxlabel(
         f"First column: the query. {len(good)} good rows, then the worst {len(bad)} of "
         f"{len(scores):,} queries. Dashed: another class. R@1 {share:.3f}.",
-        x=0.01, ha="left", fontsize=8,
+        x=0.01, y=0.08 / height, ha="left", va="bottom", fontsize=8,
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(figure))

@@ -46,7 +46,7 @@ from image_search.reranking.robustness import (
     choose_rules,
     judge,
 )
-from image_search.reranking.served import served
+from image_search.served import served
 from ml_platform.evaluation.intervals import Estimate, bootstrap_mean
 from ml_platform.evaluation.plot_style import png
 from ml_platform.evaluation.results import Results, write_atomic

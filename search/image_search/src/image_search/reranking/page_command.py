@@ -22,7 +22,6 @@ from image_search.images.image_set import ImageSet, draw_queries
 from image_search.pipeline import pictures_at
 from image_search.reranking.page import Page
 from image_search.reranking.plots import trade_off_figure
-from image_search.reranking.served import served
 from image_search.reranking.trade_off import (
     MEASURES,
     Retrieved,
@@ -31,6 +30,7 @@ from image_search.reranking.trade_off import (
     pages_at,
 )
 from image_search.retrieval.index import build_index
+from image_search.served import served
 from ml_platform.evaluation.intervals import Estimate, bootstrap_mean
 from ml_platform.evaluation.plot_style import png
 from ml_platform.evaluation.results import Results, write_atomic
@@ -127,7 +127,9 @@ def _figure(points: dict[str, dict[str, Estimate]], note: str) -> bytes:
         "precision of the page": [points[n]["precision"] for n in names],
         "NDCG of the page": [points[n]["ndcg"] for n in names],
     }
-    shown = [f"{int(name.removeprefix('diversity_')) / 100:g}" for name in names]
+    weights = [int(name.removeprefix("diversity_")) / 100 for name in names]
+    # Pages at small weights hardly differ, and their names would lie on each other.
+    shown = [f"{w:g}" if w == 0 or w >= 0.7 else "" for w in weights]
     return png(trade_off_figure(f"MMR: weight of diversity{note}", across, curves, shown))
 
 

@@ -128,10 +128,10 @@ def compatible_plot(update: Update) -> Figure:
         axes.axhline(float(level.mean()), color=BLACK, linestyle="--", linewidth=0.8)
         axes.annotate(
             name, (0.5, float(level.mean())), (0, 3), textcoords="offset points", fontsize=8,
-            ha="center",
+            ha="center", va="bottom", color=GREY,
         )  # fmt: skip
     axes.set_xlabel("share of the gallery that is back-filled")
     axes.set_ylabel("R@1 (class of the first result)")
     axes.set_xticks(SHARES, [f"{share:.0%}" for share in SHARES])
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(frameon=False, fontsize=8, ncols=3, loc="outside lower center")
     return figure

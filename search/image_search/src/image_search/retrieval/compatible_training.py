@@ -74,7 +74,7 @@ def train_model(
         raise ValueError(f"{len(pictures)} pictures are less than a batch of {batch}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Network(pictures.shape[3], config.width, dim, config.pool)
+        network = Network(pictures.shape[3], config.width, dim)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     means = None if old_means is None else torch.from_numpy(old_means)
     group = torch.from_numpy(np.asarray(labels, dtype=np.int64))

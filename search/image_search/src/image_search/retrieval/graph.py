@@ -5,9 +5,9 @@ D. Yashunin, "Efficient and Robust Approximate Nearest Neighbor Search Using Hie
 Small World Graphs", TPAMI 2020, algorithms 1, 2, 4 and 5).
 
 FAISS cannot take a node out: others are reached through it. A removed row becomes a tombstone,
-which the walk passes over and never returns. When the dead are ``rebuild_share`` of all nodes the graph
-is built anew from the living, inside the ``remove`` that crossed the line; a service would build
-beside the old graph and swap. A row that is added again after its removal gets a new node.
+which the walk passes over and never returns. When the dead are ``rebuild_share`` of all nodes the
+graph is built anew from the living, inside the ``remove`` that crossed the line; a service would
+build beside the old graph and swap. A row that is added again after its removal gets a new node.
 
 With a filter the walk still goes over all nodes and admits those that pass, so it must be wider the
 fewer pass: ``search_width / share``. Below ``exact_below`` passing rows the walk is not taken at

@@ -35,15 +35,16 @@ LOOKS = {
     "pca": (GREY, "X"),
 }
 WAYS = {
-    "before": (BLACK, "*", "-"),
-    "flat": (GREY, "P", "-"),
-    "ivf": (BLUE, "o", "-"),
-    "hnsw": (ORANGE, "^", "-"),
-    "hnsw_plain": (PINK, "v", "-"),
-    "flat_after": (GREY, "P", ":"),
-    "ivf_after": (BLUE, "o", ":"),
-    "hnsw_after": (ORANGE, "^", ":"),
+    "before": (BLACK, "*", "-", 9),
+    "flat": (GREY, "P", "-", 7),
+    "ivf": (BLUE, "o", "-", 6),
+    "hnsw": (ORANGE, "^", "-", 4),
+    "hnsw_plain": (PINK, "v", "-", 6),
+    "flat_after": (GREY, "P", ":", 10),
+    "ivf_after": (BLUE, "o", ":", 7),
+    "hnsw_after": (ORANGE, "^", ":", 4),
 }
+"""Colour, marker, line, size: lines that lie on each other are told apart by size."""
 LEAST = 0.5
 """Recall below is of no interest and would press the rest into a corner."""
 
@@ -111,7 +112,7 @@ def filter_plot(filtered: list[Filtered]) -> Figure:
     """By the share that passes a price band: recall, short pages, time."""
     figure, axes = new_figure("Filter before, during or after the search", panels=3, height=4.4)
     prices = [row for row in filtered if row.filter.startswith("price_")]
-    for way, (colour, marker, line) in WAYS.items():
+    for way, (colour, marker, line, marker_size) in WAYS.items():
         rows = sorted((r for r in prices if r.way == way), key=lambda r: r.passing)
         share = [r.passing for r in rows]
         columns = (
@@ -121,8 +122,9 @@ def filter_plot(filtered: list[Filtered]) -> Figure:
         )
         for one, values in zip(axes, columns, strict=True):
             one.plot(
-                share, values, color=colour, marker=marker, linestyle=line, markersize=5, label=way
-            )
+                share, values, color=colour, marker=marker, linestyle=line, label=way,
+                markersize=marker_size, linewidth=1.2,
+            )  # fmt: skip
     names = (f"recall@{FIRST} of those that pass", "share of short pages", "median ms, one thread")
     for one, name in zip(axes, names, strict=True):
         one.set_xscale("log")

@@ -2,8 +2,8 @@
 
 In: a ``Run`` and its pictures. Out: gallery and query vectors with classes and (synthetic) prices.
 They come from the last bundle where it was trained on these very pictures, else the served
-embedding is fitted here. The gallery is split 0; queries are the test pictures, or drawn out of the gallery
-for a choice (``held_out``) or for a set without a test split.
+embedding is fitted here. The gallery is split 0; queries are the test pictures, or drawn out of the
+gallery for a choice (``held_out``) or for a set without a test split.
 
 Legend: G gallery, Q queries, D dimension.
 """
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from image_search.attributes import draw_attributes
-from image_search.embeddings.base import Embedder
 from image_search.embeddings.vectors import embed_rows
 from image_search.images.image_set import GALLERY, QUERY, ImageSet
+from image_search.served import served
 
 if TYPE_CHECKING:
     from image_search.commands import Run
@@ -73,7 +73,7 @@ def study_vectors(run: Run, images: ImageSet, most: int) -> StudyVectors:
     Raises:
         ValueError: If the embedding is not compared by cosine: an index does nothing else here.
     """
-    embedder, gallery = _served(run, images)
+    embedder, gallery = served(run, images)
     if embedder.metric != "cosine":
         raise ValueError(f"{embedder.name} is compared by {embedder.metric}; indexes need cosine")
     rows = np.flatnonzero(images.split == GALLERY)
@@ -92,23 +92,3 @@ def study_vectors(run: Run, images: ImageSet, most: int) -> StudyVectors:
         f"{images.name}{kind}, {embedder.name} {gallery.shape[1]}-d, gallery {len(rows):,}",
     )
     return made if len(asks) else made.held_out(min(most, len(rows) // 4), run.config.seed)
-
-
-def _served(run: Run, images: ImageSet) -> tuple[Embedder, np.ndarray]:
-    """The embedding and its gallery vectors: from the last bundle, or fitted now."""
-    from image_search.bundle import FORMAT, load_parts
-    from image_search.pipeline import fit_embedder, served_name
-    from ml_platform.operations.bundle_manifest import checked_manifest
-
-    folder = run.latest_bundle
-    name = served_name(images, run.config)
-    if (folder / "manifest.json").exists():
-        facts = checked_manifest(folder, format_number=FORMAT)
-        parts = load_parts(folder)
-        whole = len(parts.catalogue) == int((images.split == GALLERY).sum())
-        if facts.get("images_sha256") == images.sha256 and parts.embedder.name == name and whole:
-            run.console.print(f"  vectors of the bundle {facts['version']}", highlight=False)
-            return parts.embedder, np.asarray(parts.vectors["image"], dtype=np.float32)
-    rows = np.flatnonzero(images.split == GALLERY)
-    embedder = fit_embedder(name, images, rows, run.config, run.progress)
-    return embedder, embed_rows(embedder, images, rows, progress=run.progress, what="gallery")

@@ -12,7 +12,8 @@ from typing import Annotated
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from image_search.serving.engine import TOKEN_VARIABLE, SearchEngine
+from image_search.serving.engine import SearchEngine
+from image_search.serving.settings import TOKEN_VARIABLE
 from ml_platform.serving.errors import Problem, ProblemError
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="admin")

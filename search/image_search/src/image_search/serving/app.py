@@ -28,13 +28,14 @@ from image_search.searcher import Searcher
 from image_search.serving import schemas
 from image_search.serving.admin import admin_only
 from image_search.serving.asking import ask, busy, decoded, read_form_of, search_request
-from image_search.serving.engine import OverloadedError, SearchEngine, ServingSettings, TakenError
+from image_search.serving.engine import SearchEngine
 from image_search.serving.items import described, hits, living_row
 from image_search.serving.journal import Added, Clicked
 from image_search.serving.metrics import SearchMetrics
 from image_search.serving.page_routes import page_router
 from image_search.serving.process import cpu_s, rss_bytes
 from image_search.serving.queries import checked, position_of, refusal
+from image_search.serving.settings import OverloadedError, ServingSettings, TakenError
 from image_search.thumbnails import media_type
 from ml_platform.serving.errors import OrjsonResponse
 from ml_platform.serving.event_log import EventConflictError, EventLogError

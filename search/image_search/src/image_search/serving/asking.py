@@ -24,9 +24,10 @@ from starlette.requests import ClientDisconnect
 from image_search.images.decoding import ImageError
 from image_search.searcher import TextUnavailableError
 from image_search.serving.decoder import DecoderBusyError
-from image_search.serving.engine import Found, OverloadedError, SearchEngine
+from image_search.serving.engine import SearchEngine
 from image_search.serving.fetching import FetchError, FetchLimits, fetch
 from image_search.serving.queries import Query, fields_of_form, read_json, read_query, refusal
+from image_search.serving.settings import Found, OverloadedError, UnreadableError
 from image_search.serving.uploads import Form, FormError, HeldError, read_form
 from ml_platform.serving.errors import Problem, ProblemError
 
@@ -88,7 +89,7 @@ async def ask(engine: SearchEngine, query: Query, started: float) -> Found:
         return await engine.search(query, left_s(engine, started))
     except OverloadedError as error:
         raise busy(engine, "overload", error) from None
-    except TextUnavailableError as error:
+    except (TextUnavailableError, UnreadableError) as error:
         raise refusal("text", str(error)) from None
     except KeyError:
         raise refusal("item_id", "no such item", query.item_id, status=404) from None

@@ -23,19 +23,25 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from image_search.config import ServingConfig
 from image_search.images.decoding import Limits
-from image_search.searcher import Answer, Ask, Searcher, TextUnavailableError
+from image_search.searcher import Ask, Searcher, TextUnavailableError
 from image_search.serving.decoder import Decoder
 from image_search.serving.journal import Added, Change, Clicked, Deleted, Journal
 from image_search.serving.metrics import SearchMetrics
 from image_search.serving.queries import Query, position_of
+from image_search.serving.settings import (
+    Found,
+    Observer,
+    OverloadedError,
+    ServingSettings,
+    TakenError,
+    UnreadableError,
+)
 from image_search.serving.uploads import Held
 from ml_platform.serving.batcher import Batcher
 from ml_platform.serving.event_log import EventConflictError
@@ -44,69 +50,7 @@ from ml_platform.serving.observers import tell
 
 logger = logging.getLogger(__name__)
 
-OnClick = Callable[[int, int, float], None]
-"""(user_id, row, seconds by the server's clock): a user opened an item."""
-TOKEN_VARIABLE = "IMAGE_SEARCH_ADMIN_TOKEN"
-SHORTEST_TOKEN = 16
 FETCHERS = 2
-
-
-class OverloadedError(RuntimeError):
-    """The service has more to do than it can in time; retry later."""
-
-
-class TakenError(ValueError):
-    """An item's id belongs to another item, or did: ids are used once."""
-
-
-@dataclass(frozen=True)
-class ServingSettings:
-    """What one process is started with.
-
-    Attributes:
-        config: Limits and lanes.
-        state_dir: Where the journal lies.
-        side: Pixels of a decoded picture's longer side.
-        admin_token: Of the admin routes; None: they are closed.
-        on_click: Told of every click, also of those in the journal.
-    """
-
-    config: ServingConfig
-    state_dir: Path
-    side: int = 256
-    admin_token: str | None = field(default=None, repr=False)
-    on_click: OnClick | None = None
-
-    def __post_init__(self) -> None:
-        if self.admin_token is not None and len(self.admin_token) < SHORTEST_TOKEN:
-            raise ValueError(
-                f"an admin token of {len(self.admin_token)} characters: take at least "
-                f"{SHORTEST_TOKEN} (unset {TOKEN_VARIABLE} to close the admin routes)"
-            )
-
-
-class Observer(Protocol):
-    """Told of every answer, on the event loop."""
-
-    def saw(self, query: Query, found: Found) -> None:
-        """A query was answered."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search came to.
-
-    Attributes:
-        answer: Rows and scores.
-        vector: f32[D] of the query.
-        stages_ms: By stage. Those of the models are of the whole batch.
-        batch: How many queries shared them.
-    """
-
-    answer: Answer
-    vector: np.ndarray
-    stages_ms: dict[str, float]
-    batch: int
 
 
 class SearchEngine:
@@ -143,7 +87,7 @@ class SearchEngine:
         metrics.items.set(int(searcher.catalogue.alive.sum()))
         common: dict[str, Any] = {"max_batch": config.max_batch, "loop": loop}
         failed = metrics.observer_failed
-        self._lanes: dict[str, Batcher[Query, Found]] = {
+        self._lanes: dict[str, Batcher[Query, Any]] = {
             "picture": Batcher(
                 self._pictures, wait_ms=config.wait_ms, thread_failed=failed, **common
             ),
@@ -158,6 +102,7 @@ class SearchEngine:
         Raises:
             OverloadedError: If the line is full, or the deadline passes.
             TextUnavailableError: For a text without a text tower.
+            UnreadableError: For a text that names nothing the text tower knows.
             KeyError: For an item that is not there.
         """
         if query.kind == "item":
@@ -174,6 +119,8 @@ class SearchEngine:
             found = None
         if found is None:
             raise OverloadedError("not answered in time; retry later")
+        if isinstance(found, ValueError):
+            raise UnreadableError(str(found))
         queue_ms = (job.started_s - job.submitted_s) * 1e3
         found = replace(found, stages_ms={"queue": queue_ms, **found.stages_ms})
         self._note(query, found)
@@ -199,20 +146,36 @@ class SearchEngine:
         asks = [self._ask(query, vectors[n]) for n, query in enumerate(queries)]
         return self._searched("picture", asks, embed_ms)
 
-    def _light(self, queries: Sequence[Query]) -> list[Found]:
+    def _light(self, queries: Sequence[Query]) -> list[Found | ValueError]:
         begin = time.perf_counter()
         texts = [n for n, query in enumerate(queries) if query.kind == "text"]
-        vectors: dict[int, np.ndarray] = {}
-        if texts:
-            embedded = self.searcher.embed_texts([queries[n].text for n in texts])
-            vectors = dict(zip(texts, embedded, strict=True))
+        embedded = self._embed_texts([queries[n].text for n in texts]) if texts else []
+        vectors = dict(zip(texts, embedded, strict=True))
         embed_ms = (time.perf_counter() - begin) * 1e3
-        asks = []
+        found: list[Found | ValueError | None] = [None] * len(queries)
+        asks: dict[int, Ask] = {}
         for n, query in enumerate(queries):
-            row = self.searcher.catalogue.row_of.get(query.item_id, -1)
-            known = vectors[n] if n in vectors else self.searcher.spaces["image"].vectors[row]
-            asks.append(self._ask(query, known, -1 if n in vectors else row))
-        return self._searched("light", asks, embed_ms)
+            vector = vectors.get(n)
+            if isinstance(vector, ValueError):
+                found[n] = vector
+            elif vector is not None:
+                asks[n] = self._ask(query, vector)
+            else:
+                row = self.searcher.catalogue.row_of[query.item_id]
+                asks[n] = self._ask(query, self.searcher.spaces["image"].vectors[row], row)
+        answers = self._searched("light", list(asks.values()), embed_ms) if asks else []
+        for n, one in zip(asks, answers, strict=True):
+            found[n] = one
+        return [one for one in found if one is not None]
+
+    def _embed_texts(self, texts: Sequence[str]) -> list[np.ndarray | ValueError]:
+        """A vector each, or why a text cannot be read: the others are not to suffer for it."""
+        try:
+            return list(self.searcher.embed_texts(texts))
+        except ValueError as error:
+            if len(texts) == 1:
+                return [error]
+        return [self._embed_texts([text])[0] for text in texts]
 
     def _ask(self, query: Query, vector: np.ndarray, own_row: int = -1) -> Ask:
         return Ask(
@@ -295,8 +258,8 @@ class SearchEngine:
         """
         row = self.searcher.catalogue.living_row(click.item_id)
         result = await self.journal.append(click)
-        if not result.duplicate and self.settings.on_click is not None:
-            self.settings.on_click(click.user_id, row, click.at_s)
+        if not result.duplicate:
+            await asyncio.to_thread(self._tell_click, click, row)
         self.metrics.events.labels("duplicate" if result.duplicate else "accepted").inc()
         return result.duplicate
 
@@ -321,6 +284,11 @@ class SearchEngine:
             self.searcher.delete(item_id)
             return row
 
+    def _tell_click(self, click: Clicked, row: int) -> None:
+        if self.settings.on_click is not None:
+            with self._lock:  # searches read what a click changes
+                self.settings.on_click(click.user_id, row, click.at_s)
+
     def _replay(self, change: Change) -> None:
         """Applies a record of the journal, unless the bundle knows of it already."""
         catalogue = self.searcher.catalogue
@@ -331,8 +299,8 @@ class SearchEngine:
             row = catalogue.row_of.get(change.item_id)
             if row is not None and catalogue.alive[row]:
                 self._apply_delete(change.item_id)
-        elif self.settings.on_click is not None and change.item_id in catalogue.row_of:
-            self.settings.on_click(change.user_id, catalogue.row_of[change.item_id], change.at_s)
+        elif change.item_id in catalogue.row_of:
+            self._tell_click(change, catalogue.row_of[change.item_id])
 
     # --- operations -------------------------------------------------------------------------------
 

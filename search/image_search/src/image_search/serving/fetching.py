@@ -1,8 +1,7 @@
 """A picture from an address that a stranger gave, fetched so that it cannot be turned against us.
 
 In: ``https://host/path``. Out: bytes. Off unless the configuration says otherwise, because a server
-that fetches is asked for what only it can reach (server-side request forgery; OWASP, "Server Side
-Request Forgery Prevention Cheat Sheet"). When it is on:
+that fetches is asked for what only it can reach (server-side request forgery). When it is on:
 
 - https on port 443 only, no user names, no literal control characters;
 - every address that the name resolves to must be public; the connection goes to an address that

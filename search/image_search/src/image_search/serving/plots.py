@@ -10,6 +10,8 @@ from image_search.serving.load_session import LoadSession, Quantiles
 from ml_platform.evaluation.plot_style import BLUE, GREY, ORANGE, named_rows, new_figure
 
 STAGES = ("read", "decode", "queue", "embed", "lock", "retrieve", "rank", "personalise", "page")
+LEAST_MS = 0.05
+"""A stage that takes less is not drawn."""
 _TICKS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -19,7 +21,7 @@ def latency_over_rate(sweeps: Mapping[str, Sequence[LoadSession]], *, p99_ms: fl
         "Latency under rising load", panels=len(sweeps), height=3.6, share_y=True
     )
     for axes, (name, rows) in zip(panels, sweeps.items(), strict=True):
-        axes.set_title(name, loc="left", fontsize=10)
+        axes.set_title(name.replace("_", " "), loc="left", fontsize=10)
         for metric, colour, marker in (("p50", BLUE, "o"), ("p99", ORANGE, "s")):
             points = [
                 (r.load.offered_qps, getattr(r.latency, metric), r.load.error_rate == 0)
@@ -54,11 +56,12 @@ def stage_profile(sessions: Mapping[str, tuple[str, LoadSession]]) -> Figure:
     """
     figure, panels = new_figure("Where the time goes", panels=len(sessions), height=3.4)
     for axes, (title, (kind, session)) in zip(panels, sessions.items(), strict=True):
-        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_title(title.replace("_", " "), loc="left", fontsize=10)
         found: dict[str, Quantiles] = {
             stage: session.stages[f"{kind}_{stage}"]
             for stage in STAGES
             if f"{kind}_{stage}" in session.stages
+            and session.stages[f"{kind}_{stage}"].p99 >= LEAST_MS
         }
         if f"{kind}_retrieve" not in session.stages and f"{kind}_search" in session.stages:
             found["search"] = session.stages[f"{kind}_search"]
@@ -67,5 +70,5 @@ def stage_profile(sessions: Mapping[str, tuple[str, LoadSession]]) -> Figure:
             waiting = stage in ("queue", "lock")
             axes.barh(place, quantiles.p50, color=GREY if waiting else BLUE, height=0.55)
             axes.plot([quantiles.p50, quantiles.p99], [place, place], color="0.3", linewidth=1)
-        axes.set_xlabel("milliseconds: median, line to p99")
+        axes.set_xlabel("ms, line to p99")
     return figure

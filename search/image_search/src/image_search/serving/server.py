@@ -21,9 +21,10 @@ import numpy as np
 import uvicorn
 
 from image_search.config import Config, ServingConfig
+from image_search.personalisation.blending import Personaliser
 from image_search.searcher import Ask, Searcher
 from image_search.serving.app import create_app
-from image_search.serving.engine import TOKEN_VARIABLE, ServingSettings
+from image_search.serving.settings import TOKEN_VARIABLE, OnClick, ServingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ def warm_up(searcher: Searcher, batches: Sequence[int] = (1, 2, 4, 8, 16)) -> No
         vectors = searcher.embed_images([picture] * size)
         searcher.search([Ask(vector=vector) for vector in vectors])
         if searcher.text is not None:
-            texts = searcher.embed_texts(["warm"] * size)
+            # A category's name is a text that every tower can read.
+            texts = searcher.embed_texts([searcher.catalogue.label_names[0]] * size)
             searcher.search([Ask(vector=vector, space="text") for vector in texts])
 
 
@@ -86,6 +88,18 @@ def one_thread() -> None:
     threadpool_limits(1)
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
+
+
+def clicks_of(searcher: Searcher) -> OnClick | None:
+    """What personalisation makes of a click; None where the bundle knows no users."""
+    personalise = searcher.personalise
+    if not isinstance(personalise, Personaliser):
+        return None
+
+    def clicked(user_id: int, row: int, now_s: float) -> None:
+        personalise.apply_clicks(user_id, np.array([row]), now_s)
+
+    return clicked
 
 
 def admin_token() -> str | None:
@@ -120,6 +134,7 @@ def serve_bundle(
         state_dir,
         side=config.images.side,
         admin_token=admin_token(),
+        on_click=clicks_of(searcher),
     )
     serve_searcher(searcher, settings, host=host, port=port)
 

@@ -6,7 +6,8 @@ limit for them; here nothing touches the disk, and each limit acts on the chunk 
 
 - one body: the platform's middleware ends it with 413;
 - all bodies together: ``Held`` counts what is in memory, and beyond its limit the answer is 503;
-- parts, their headers, the fields' lengths: a form of a thousand parts is no form of ours.
+- parts and the fields' lengths: a form of a thousand parts is no form of ours. The parser itself
+  bounds a part's headers.
 
 The header's content type and the part's file name are not believed: see ``images.decoding``.
 """
@@ -28,7 +29,6 @@ MAX_PARTS = 16
 MAX_FIELD_BYTES = 4096
 MAX_TEXT_FIELD_BYTES = 400_000
 """Of the field ``again``, a small picture that a page carries along (``page.py``)."""
-MAX_HEADER_BYTES = 4096
 MAX_BOUNDARY = 200
 
 
@@ -133,7 +133,6 @@ class _Reader:
         self._name = ""
         self._data = bytearray()
         self._header = (bytearray(), bytearray())
-        self._header_bytes = 0
         self._disposition = b""
 
     def callbacks(self) -> MultipartCallbacks:
@@ -153,13 +152,10 @@ class _Reader:
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise FormError(f"more than {MAX_PARTS} parts")
-        self._data, self._disposition, self._header_bytes = bytearray(), b"", 0
+        self._data, self._disposition = bytearray(), b""
         self._header = (bytearray(), bytearray())
 
     def _head(self, which: int, data: bytes) -> None:
-        self._header_bytes += len(data)
-        if self._header_bytes > MAX_HEADER_BYTES:
-            raise FormError(f"a part's headers are longer than {MAX_HEADER_BYTES} bytes")
         self._header[which].extend(data)
 
     def _header_end(self) -> None:

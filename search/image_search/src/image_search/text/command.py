@@ -87,9 +87,10 @@ def _record_test(
     config, prompts = run.config, report.prompts
     common = (
         f"{images.name}, trained on {len(rows.gallery):,} gallery pictures with computed captions, "
-        f"{len(report.searched):,} pictures of the test split searched exactly, relevant = class "
-        "and computed traits match, seed "
-        f"{config.seed}" + (", synthetic" if images.synthetic else "")
+        f"{len(report.searched):,} pictures searched exactly ({rows.protocol}"
+        f"{', TRAINED ON THESE' if np.isin(rows.queries, rows.gallery).any() else ''}), relevant = "
+        f"class and computed traits match, seed {config.seed}"
+        + (", synthetic" if images.synthetic else "")
     )
     words = f"{common}, {len(prompts)} prompts unseen as sentences, 95% bootstrap by meaning"
     clusters = meanings(prompts)

@@ -204,8 +204,8 @@ def full_sentences(
     found = np.unique(np.column_stack([label, named]), axis=0)
     made = []
     for k, *values in found:
-        words = [COLUMNS[c][v] for c, v in enumerate(values) if v != NOTHING]
-        made.append(make_sentence("a {traits} {noun}", nouns_of(label_names[k])[0], tuple(words)))
+        said = tuple(COLUMNS[c][v] for c, v in enumerate(values) if v != NOTHING)
+        made.append(make_sentence("a {traits} {noun}", nouns_of(label_names[k])[0], said))
     classes = np.eye(len(label_names), dtype=bool)[found[:, 0]]
     return made, Claims(classes, found[:, 1:].astype(np.int8))
 

@@ -102,7 +102,7 @@ class ImageTower(nn.Module):
     def __init__(self, channels: int, config: TextConfig) -> None:
         super().__init__()
         self.channels = channels
-        self.network = Network(channels, config.width, config.dim, config.pool)
+        self.network = Network(channels, config.width, config.dim)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, pictures: Tensor) -> Tensor:

@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 
 def served(run: Run, images: ImageSet) -> tuple[Embedder, np.ndarray]:
     """The embedder, and its vectors of ``owner_rows(images).gallery``."""
-    from image_search.bundle import FORMAT, load_parts
+    from image_search.bundle import read_manifest, served_space
     from image_search.pipeline import fit_embedder, served_name
-    from ml_platform.operations.bundle_manifest import checked_manifest
+    from ml_platform.operations.bundle_manifest import MANIFEST
 
     rows, name = owner_rows(images).gallery, served_name(images, run.config)
     folder = run.latest_bundle
-    if (folder / "manifest.json").exists():
-        facts, parts = checked_manifest(folder, format_number=FORMAT), load_parts(folder)
-        same = facts.get("images_sha256") == images.sha256 and parts.embedder.name == name
-        if same and len(parts.catalogue) == len(rows):
+    if (folder / MANIFEST).exists():
+        facts = read_manifest(folder)
+        embedder, vectors = served_space(folder)
+        same = facts["images_sha256"] == images.sha256 and embedder.name == name
+        if same and len(vectors) == len(rows):
             run.console.print(f"  vectors of the bundle {facts['version']}", highlight=False)
-            return parts.embedder, np.asarray(parts.vectors["image"], dtype=np.float32)
+            return embedder, vectors
     embedder = fit_embedder(name, images, rows, run.config, run.progress)
     return embedder, embed_rows(embedder, images, rows, progress=run.progress, what="gallery")
