@@ -38,7 +38,8 @@ class TextConfig(Stage):
     """What is no negative: nothing; the same sentence; a sentence that is true of the picture."""
     temperature: float = Field(default=0.07, gt=0)
     """To start from, as in CLIP; learned."""
-    epochs: PositiveInt = 4
+    epochs: PositiveInt = 2
+    """A minute of two cores; four take two, which ``e2e`` does not have."""
     batch: int = Field(default=128, ge=2)
     """Of so few different sentences a larger batch holds more that are true of the same picture,
     and an epoch has fewer steps."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from image_search.notebooks.desk import Desk
 from image_search.pipeline import fit_embedder
 from image_search.ranking.fitting import Ground, lay_ground, served_neighbours
 from image_search.ranking.judging import Searches, searches_of
+from image_search.reranking.trade_off import Retrieved
 from image_search.retrieval.index import build_index
 from image_search.serving.hostile import png_of
 from image_search.serving.traffic import BOUNDARY, encoded, form_body
@@ -39,7 +40,9 @@ from ml_platform.serving.server_process import ServerProcess
 
 SHEET_SIDE, GAP = 40, 3
 """Pixels of a picture on a sheet, and between two."""
-EXIF_TURNED = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
+EXIF_TURNED = (
+    b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
+)
 """Exif data with nothing but the orientation tag, 6: the camera was held upright."""
 
 
@@ -166,6 +169,19 @@ def without_some_classes(
     return found
 
 
+# --- the page -----------------------------------------------------------------------------------
+
+
+def retrieved(desk: Desk) -> Retrieved:
+    """Candidates of the desk's first queries by similarity, without gaps."""
+    asked = slice(0, desk.config.reranking.judged)
+    index = build_index("flat", desk.gallery, np.arange(len(desk.gallery)))
+    most = min(desk.config.index.candidates, len(desk.gallery))
+    rows, similarity = index.search(desk.queries[asked], most)
+    label = desk.images.label[desk.rows.queries[asked]]
+    return Retrieved(desk.queries[asked], label, rows, similarity)
+
+
 # --- ranking ------------------------------------------------------------------------------------
 
 
@@ -246,8 +262,10 @@ class Reply:
 
 def ask_json(server: ServerProcess, path: str, fields: Mapping[str, object] | None = None) -> Reply:
     """GET, or POST of a JSON body where there are fields."""
-    body = None if fields is None else json.dumps(fields).encode()
-    return _reply(urllib.request.Request(server.url + path, body, _JSON))
+    if fields is None:
+        return _sent(server, "GET", path)
+    body = json.dumps(fields).encode()
+    return _sent(server, "POST", path, body, {"Content-Type": "application/json"})
 
 
 def ask_picture(
@@ -259,23 +277,36 @@ def ask_picture(
     token: str = "",
 ) -> Reply:
     """POST of a form with one encoded picture, whatever its bytes are."""
-    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    body = form_body(dict(fields or {}), data)
-    return _reply(urllib.request.Request(server.url + path, body, headers))
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", **_admin(token)}
+    return _sent(server, "POST", path, form_body(dict(fields or {}), data), headers)
 
 
-_JSON = {"Content-Type": "application/json"}
+def ask_delete(server: ServerProcess, path: str, token: str) -> Reply:
+    """DELETE, as an admin."""
+    return _sent(server, "DELETE", path, headers=_admin(token))
 
 
-def _reply(request: urllib.request.Request) -> Reply:
+def _admin(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _sent(
+    server: ServerProcess,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Reply:
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=30.0)
     begin = time.perf_counter()
     try:
-        with urllib.request.urlopen(request, timeout=30.0) as response:
-            status, raw = response.status, response.read()
-    except urllib.error.HTTPError as error:
-        status, raw = error.code, error.read()
+        # Too large a body is refused while it is being sent; the answer is there already.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(method, path, body, dict(headers or {}))
+        response = connection.getresponse()
+        status, raw = response.status, response.read()
+    finally:
+        connection.close()
     return Reply(status, json.loads(raw), 1e3 * (time.perf_counter() - begin))
 
 
