@@ -37,6 +37,7 @@ from image_search.notebooks.lessons import (
     rates_of_items,
     refusal_of,
     retrieved,
+    service_of,
     without_some_classes,
 )
 from image_search.serving.traffic import encoded
@@ -445,6 +446,20 @@ def test_an_item_is_added_and_deleted_with_the_token(service, tiny):
     assert added.status == 201
     gone = ask_delete(service, f"/v1/items/{added.body['item_id']}", TOKEN)
     assert (gone.status, gone.body["deleted"]) == (200, True)
+
+
+def test_the_service_of_a_desk_stops_with_its_block(tiny_desk):
+    items = len(tiny_desk.searcher.catalogue)
+    picture = encoded(tiny_desk.images.images[0], "PNG")
+    with service_of(tiny_desk, token=TOKEN) as server:
+        fields = {"category": SHAPES[1], "price": "3"}
+        assert ask_picture(server, picture, fields, path="/v1/items", token=TOKEN).status == 201
+        assert ask_picture(server, picture, {"k": "2"}).status == 200
+        large = bytes(tiny_desk.config.serving.upload_bytes + 1)
+        assert ask_picture(server, large).status == 413
+    with pytest.raises(ConnectionRefusedError):
+        ask_json(server, "/healthz")
+    assert len(tiny_desk.searcher.catalogue) == items
 
 
 def test_pictures_of_hits_follow_the_order_of_the_answer():

@@ -6,21 +6,27 @@ Legend: K classes, N items, n pictures, Q queries.
 from __future__ import annotations
 
 import json
+import os
+import struct
 import time
 import zlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
+import uvicorn
 from matplotlib.figure import Figure
 from PIL import Image
 
+from image_search.bundle import load_searcher
 from image_search.clicks.simulate import Clicks, simulate_clicks
-from image_search.config import CnnConfig
+from image_search.config import CnnConfig, ServingConfig
 from image_search.evaluation.retrieval import RetrievalScores
 from image_search.evaluation.run import score
 from image_search.images.decoding import ImageError, Limits, decode
@@ -32,11 +38,16 @@ from image_search.ranking.fitting import Ground, lay_ground, served_neighbours
 from image_search.ranking.judging import Searches, searches_of
 from image_search.reranking.trade_off import Retrieved
 from image_search.retrieval.index import build_index
+from image_search.serving.app import create_app
 from image_search.serving.hostile import png_of
+from image_search.serving.server import clicks_of, warm_up
+from image_search.serving.settings import ServingSettings
 from image_search.serving.traffic import BOUNDARY, encoded, form_body
+from image_search.text.dual_encoder import DualEncoder
+from image_search.text.evaluation import Searched
 from ml_platform.evaluation.plot_style import new_figure
 from ml_platform.evaluation.progress import Silent
-from ml_platform.serving.server_process import ServerProcess
+from ml_platform.serving.server_process import ServerProcess, free_port
 
 SHEET_SIDE, GAP = 40, 3
 """Pixels of a picture on a sheet, and between two."""
@@ -248,6 +259,31 @@ def rates_of_items(lesson: LogLesson, least: int) -> dict[str, np.ndarray]:
     }
 
 
+# --- text ---------------------------------------------------------------------------------------
+
+
+def reading_of(
+    encoder: DualEncoder, text: str, searched: Searched, names: Sequence[str], most: int = 10
+) -> dict[str, str]:
+    """How a text is read, why it is refused, and the commonest name of its best pictures.
+
+    Args:
+        encoder: Fitted.
+        text: As typed.
+        searched: G pictures.
+        names: Of their classes, G of them.
+        most: Pictures that are looked at.
+    """
+    _, refused = encoder.readable([text])
+    read, common = "", ""
+    if not refused:
+        read = " ".join(f"{said}>{word}" for said, word in encoder.lexicon.understood(text))
+        best = np.argsort(-(searched.vectors @ encoder.embed_texts([text])[0]), kind="stable")
+        common = Counter(names[int(place)] for place in best[:most]).most_common(1)[0][0]
+    columns = {"text": text, "read as": read, "refused": refused.get(0, "")}
+    return columns | {f"most of its {most}": common}
+
+
 # --- serving ------------------------------------------------------------------------------------
 
 
@@ -258,6 +294,47 @@ class Reply:
     status: int
     body: Any
     ms: float
+
+
+@contextmanager
+def service_of(
+    desk: Desk, config: ServingConfig | None = None, *, token: str | None = None
+) -> Iterator[ServerProcess]:
+    """Serves the desk's bundle from a thread of this process, on a free port; stops it afterwards.
+
+    A thread ends with its kernel, whatever becomes of a cell. The bundle is loaded anew, so that
+    what is added or deleted there stays there.
+
+    Args:
+        desk: Whose bundle.
+        config: Limits and lanes; None: as configured.
+        token: Of the admin routes; None: they are closed.
+    """
+    begin, port = time.perf_counter(), free_port()
+    searcher = load_searcher(desk.bundle)
+    settings = ServingSettings(
+        config or desk.config.serving,
+        desk.scratch / f"state-{port}",
+        side=desk.config.images.side,
+        admin_token=token,
+        on_click=clicks_of(searcher),
+    )
+    warm_up(searcher)
+    app = create_app(searcher, settings)
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
+    )
+    thread = Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive() and not server.started:
+            time.sleep(0.01)
+        if not server.started:
+            raise RuntimeError(f"the service on port {port} did not start")
+        yield ServerProcess(f"http://127.0.0.1:{port}", os.getpid(), time.perf_counter() - begin)
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def ask_json(server: ServerProcess, path: str, fields: Mapping[str, object] | None = None) -> Reply:
