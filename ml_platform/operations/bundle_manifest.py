@@ -2,19 +2,18 @@
 
 In: a folder of files that a system has written. Out: ``manifest.json`` beside them, with the
 format, the configuration and the SHA-256 of every other file; the version is a hash of those, so
-two equal bundles have one name. A missing, damaged or foreign file is refused by name before it is used.
+two equal bundles have one name. A missing, damaged or foreign file is refused by name before it is
+used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from ml_platform.data.download import file_digest
-from ml_platform.evaluation.results import write_atomic
 
 MANIFEST = "manifest.json"
 
@@ -35,7 +34,7 @@ def write_manifest(
         facts: What else the manifest says; no part of the version.
     """
     files = {
-        str(path.relative_to(folder)): file_digest(path)
+        str(path.relative_to(folder)): _sha256(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST
     }
@@ -43,7 +42,9 @@ def write_manifest(
     version = hashlib.sha256(content.encode()).hexdigest()[:12]
     manifest = {"format": format_number, "version": version, **facts}
     manifest |= {"config": config, "files": files}
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
+    draft = folder / f".{MANIFEST}"
+    draft.write_text(json.dumps(manifest, indent=1))
+    os.replace(draft, folder / MANIFEST)
     return version
 
 
@@ -69,6 +70,11 @@ def checked_manifest(folder: Path, *, format_number: int) -> dict[str, Any]:
         file = folder / name
         if not file.is_file():
             raise BundleError(f"{file} is missing; train again")
-        if file_digest(file) != digest:
+        if _sha256(file) != digest:
             raise BundleError(f"{file} is not what was saved (SHA-256 differs); train again")
     return manifest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
