@@ -29,5 +29,10 @@ def start(
             stdout=subprocess.DEVNULL,
             stderr=log,
         )
-    wait_until_ready(process, f"http://127.0.0.1:{port}", output, timeout_s=20.0)
+    try:
+        wait_until_ready(process, f"http://127.0.0.1:{port}", output)
+    except RuntimeError:
+        process.kill()
+        process.wait()
+        raise
     return process

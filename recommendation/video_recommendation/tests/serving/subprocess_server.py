@@ -21,5 +21,10 @@ def start(data_dir: Path, port: int) -> subprocess.Popen:
             stdout=subprocess.DEVNULL,
             stderr=log,
         )
-    wait_until_ready(process, f"http://127.0.0.1:{port}", output, timeout_s=20.0)
+    try:
+        wait_until_ready(process, f"http://127.0.0.1:{port}", output)
+    except RuntimeError:
+        process.kill()
+        process.wait()
+        raise
     return process
