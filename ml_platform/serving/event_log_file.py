@@ -7,6 +7,7 @@ not healed and never overwritten; it is named, and the service does not start on
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import uuid
@@ -50,6 +51,22 @@ def open_file(path: Path) -> sqlite3.Connection:
         EventLogError: It cannot be opened (no such folder, no permission, disk full).
     """
     try:
+        folder = os.open(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise EventLogError(f"cannot open event log {path}: {error}") from error
+    try:
+        # One process at a time: SQLite turns a new file to write-ahead logging without waiting for
+        # its lock, so that of two workers that start on an empty folder one would fail.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        connection = _open_alone(path)
+        os.fsync(folder)
+    finally:
+        os.close(folder)  # unlocks it
+    return connection
+
+
+def _open_alone(path: Path) -> sqlite3.Connection:
+    try:
         connection = connect(path)
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
@@ -66,11 +83,6 @@ def open_file(path: Path) -> sqlite3.Connection:
             f"event log {path} is damaged or not an event log ({error}); move it aside to start "
             "an empty log, or restore a copy: it is never overwritten"
         ) from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
     return connection
 
 

@@ -8,6 +8,7 @@ store (``REDIS_URL``) is hidden unless it is asked for.
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -103,8 +104,29 @@ def server_environment() -> dict[str, str]:
     return {**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+def free_port(run: int = 1) -> int:
+    """A loopback port that nobody listens on now, the first of a run of such ports.
+
+    It lies below the numbers that the system gives to outgoing connections (from 32768 on Linux,
+    49152 elsewhere), so that no client takes one of the run before the server does.
+
+    Args:
+        run: Ports needed: 1, and one more for each worker with a port of its own.
+
+    Raises:
+        RuntimeError: if no run of that length is free.
+    """
+    for _ in range(200):
+        first = random.randrange(20_000, 32_000 - run)
+        if all(map(_is_free, range(first, first + run))):
+            return first
+    raise RuntimeError(f"no {run} consecutive loopback ports between 20000 and 32000 are free")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import urllib.request
 
@@ -63,6 +64,18 @@ def test_a_server_that_ends_says_why(tmp_path):
         running_server(command, free_port(), output=tmp_path / "log"),
     ):
         pass
+
+
+def test_a_run_of_ports_leaves_out_those_in_use(monkeypatch):
+    first = free_port(run=3)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", first + 2))
+        starts = iter([first, first + 3])
+        monkeypatch.setattr("random.randrange", lambda *_: next(starts))
+        assert free_port(run=3) == first + 3
+        monkeypatch.setattr("random.randrange", lambda *_: first)
+        with pytest.raises(RuntimeError, match="no 3 consecutive"):
+            free_port(run=3)
 
 
 def test_a_server_that_never_gets_ready_is_killed_and_named(tmp_path):

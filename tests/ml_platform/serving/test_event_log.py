@@ -192,6 +192,44 @@ def test_damage_is_named_and_never_overwritten(tmp_path, damage):
     assert path.read_bytes() == content
 
 
+TURN = """
+import sys, time
+from pathlib import Path
+from ml_platform.serving.event_log import EventLog
+print("ready", flush=True)
+for line in sys.stdin:
+    start_s, folder = line.strip().split(" ", 1)
+    while time.time() < float(start_s):
+        pass
+    EventLog(Path(folder) / "events.sqlite").close()
+    print("opened", flush=True)
+"""
+
+
+def test_two_processes_may_create_the_log_at_the_same_moment(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(ml_platform.__file__).parents[1])}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", TURN],
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 2
+    for i in range(60):
+        (tmp_path / str(i)).mkdir()
+        start_s = time.time() + 0.01
+        for worker in workers:
+            print(start_s, tmp_path / str(i), file=worker.stdin, flush=True)
+        assert [worker.stdout.readline() for worker in workers] == ["opened\n"] * 2
+    for worker in workers:
+        worker.communicate()
+        assert worker.returncode == 0
+
+
 def test_a_missing_folder_is_an_error_with_the_path(tmp_path):
     with pytest.raises(EventLogError, match=r"cannot open event log .*nowhere"):
         EventLog(tmp_path / "nowhere" / "e.sqlite")

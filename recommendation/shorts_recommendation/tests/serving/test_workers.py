@@ -17,15 +17,25 @@ from ml_platform.serving.server_process import free_port
 from shorts_recommendation.serving.shared import SharedSeq
 
 
+def clients_of_both_workers(url):
+    """Eight connections; the kernel chooses who takes one, and a worker may start late."""
+    end = time.monotonic() + 20
+    while True:
+        clients = [httpx2.Client(base_url=url, timeout=10.0) for _ in range(8)]
+        if len({client.get("/v1/version").json()["pid"] for client in clients}) == 2:
+            return clients
+        for client in clients:
+            client.close()
+        assert time.monotonic() < end, "the kernel gave all connections to one worker"
+
+
 @pytest.mark.slow
 def test_two_workers_apply_every_event_and_upload_before_the_next_feed(tmp_path):
-    port = free_port()
+    port = free_port(run=3)
     url = f"http://127.0.0.1:{port}"
     process = start(tmp_path, port, workers=2)
     try:
-        clients = [httpx2.Client(base_url=url, timeout=10.0) for _ in range(8)]
-        pids = {client.get("/v1/version").json()["pid"] for client in clients}
-        assert len(pids) == 2, "the kernel gave all connections to one worker"
+        clients = clients_of_both_workers(url)
         for i in range(60):
             poster, reader = clients[i % 8], clients[(i + 1 + i // 8) % 8]
             sent = event(f"w{i}", user_id=5, video_id=10 * i + 1)
@@ -59,7 +69,7 @@ def running(pid):
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", ["worker", "parent"])
 def test_no_half_of_a_service_goes_on(tmp_path, killed):
-    port = free_port()
+    port = free_port(run=3)
     process = start(tmp_path, port, workers=2)
     workers: set[int] = set()
     end = time.monotonic() + 20
@@ -77,10 +87,10 @@ def test_no_half_of_a_service_goes_on(tmp_path, killed):
 
 @pytest.mark.slow
 def test_an_upload_and_an_event_on_it_and_retries_at_two_workers(tmp_path):
-    port = free_port()
+    port = free_port(run=3)
     process = start(tmp_path, port, workers=2)
     url = f"http://127.0.0.1:{port}"
-    clients = [httpx2.Client(base_url=url, timeout=10.0) for _ in range(8)]
+    clients = clients_of_both_workers(url)
     try:
         for i in range(6):
             poster, other = clients[i], clients[(i + 3) % 8]

@@ -9,10 +9,11 @@ import time
 import httpx2
 import pytest
 from fastapi.testclient import TestClient
-from subprocess_server import free_port, start
+from subprocess_server import start
 from test_api import event, recommend
 from tiny_recommender import TinyRecommender
 
+from ml_platform.serving.server_process import free_port
 from ml_platform.serving.store import open_store
 from video_recommendation.serving.app import create_app
 from video_recommendation.serving.engine import ServingSettings

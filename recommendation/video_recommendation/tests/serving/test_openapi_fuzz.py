@@ -8,7 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import APIOperation, Case, GenerationMode
 from schemathesis.checks import not_a_server_error
-from subprocess_server import free_port, start
+from subprocess_server import start
+
+from ml_platform.serving.server_process import free_port
 
 
 @pytest.mark.slow

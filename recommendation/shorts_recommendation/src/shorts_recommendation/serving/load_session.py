@@ -117,7 +117,7 @@ def serving(
             arguments += ["--workers", str(workers)]
         if config is not None:
             arguments += ["--serving", config.model_dump_json()]
-        with running_command(arguments, folder) as process:
+        with running_command(arguments, folder, ports=1 + workers) as process:
             ids = get_json(f"{process.url}/v1/operations?ids=true")
             _wait_for_first_slates(process.url)
             yield Served(
@@ -135,9 +135,11 @@ def _wait_for_first_slates(url: str) -> None:
 
 
 @contextmanager
-def running_command(command: Sequence[str], folder: Path) -> Iterator[ServerProcess]:
-    """Any server that takes ``--port``, on a free one; its output goes into the folder."""
-    port = free_port()
+def running_command(
+    command: Sequence[str], folder: Path, *, ports: int = 1
+) -> Iterator[ServerProcess]:
+    """Any server that takes ``--port``, on the first of free ones; its output goes to `folder`."""
+    port = free_port(ports)
     arguments = [*command, "--port", str(port)]
     with running_server(arguments, port, output=folder / "server.log") as process:
         yield process
