@@ -124,11 +124,11 @@ def use(client: TestClient, app) -> None:
         assert client.post("/v1/events", json=event).status_code == 200
         assert client.get(f"/v1/feed?user_id={user}&k=10").json()["items"]
     monitor.refresh()  # the launch sample is full
-    monitor._drift.references["training"] = monitor._drift.references["launch"]
-    columns = len(monitor._columns)
-    monitor._drift.clear()
+    monitor.watch.drift.references["training"] = monitor.watch.drift.references["launch"]
+    columns = len(monitor.watch.columns)
+    monitor.watch.drift.clear()
     for user in range(30):  # all columns far out: every one is found, the value too
-        monitor._drift.observe(np.full((10, columns), 1e6 + user, np.float32), user)
+        monitor.watch.drift.observe(np.full((10, columns), 1e6 + user, np.float32), user)
     monitor.refresh()
     engine.metrics.observer_failed(type(monitor).__name__)
 

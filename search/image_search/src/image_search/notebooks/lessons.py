@@ -51,9 +51,7 @@ from ml_platform.serving.server_process import ServerProcess, free_port
 
 SHEET_SIDE, GAP = 40, 3
 """Pixels of a picture on a sheet, and between two."""
-EXIF_TURNED = b"Exif\x00\x00" + struct.pack(
-    ">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0
-)
+EXIF_TURNED = b"Exif\x00\x00" + struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
 """Exif data with nothing but the orientation tag, 6: the camera was held upright."""
 
 
