@@ -11,7 +11,7 @@ of pairs), and the videos' image and audio features f32[V, 128].
 Two editions of the same content. A mirror holds compressed arrays, proved by the files' checksums.
 The owners publish the pairs as pickles, whose checksums we do not know: those are read by an
 unpickler that builds nothing but arrays, and proved by the checksum of the content, which the two
-editions share. Both go through ``obtain_either``: cache, mirror, owner, every answer reported.
+editions share. Both go through ``editions``: cache, mirror, owner, every answer reported.
 
 Legend: U users, V videos, N pairs.
 """

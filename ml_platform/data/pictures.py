@@ -10,7 +10,7 @@ Two editions of the same photographs. A mirror holds one parquet file with copie
 pixels a side, proved by its checksum. The owner's archive holds the photographs in their first
 size; nobody publishes a checksum of it, so what is proved is that it holds the same names in the
 same classes and splits, by ``names_sha256``, which both editions share. ``PictureSet.sha256`` is of
-names and bytes, so a result says which edition it stands on. Both go through ``obtain_either``.
+names and bytes, so a result says which edition it stands on. Both go through ``editions``.
 
 Legend: N pictures, K classes.
 """

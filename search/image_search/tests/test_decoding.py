@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -72,6 +74,33 @@ def test_a_decompression_bomb_costs_no_memory(width: int, height: int) -> None:
     tracemalloc.stop()
     assert error.reason == "too_many_pixels"
     assert peak < 1 << 20
+
+
+def test_no_file_writes_into_the_services_output() -> None:
+    """In a process of its own: here every warning is an error."""
+    torn = exif(1)[:-6] + b"\xff\xff\xff\x00\x00\x00"  # a tag whose value lies beyond the end
+    files = [png_bomb(10_000, 10_000), encoded(gradient(), "JPEG", exif=torn)]
+    program = (
+        "import sys\n"
+        "from image_search.images.decoding import ImageError, decode\n"
+        "for line in sys.stdin:\n"
+        "    try:\n"
+        "        print(decode(bytes.fromhex(line)).shape)\n"
+        "    except ImageError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input="\n".join(data.hex() for data in files),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        "10,000 x 10,000 pixels, the limit is 40,000,000 in all",
+        "(24, 36, 3)",
+    ]
+    assert done.stderr == ""
 
 
 def test_a_picture_of_no_pixels_is_refused() -> None:

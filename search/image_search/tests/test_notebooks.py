@@ -23,25 +23,30 @@ from image_search.images.shapes import SHAPES, shapes
 from image_search.notebooks import __main__ as command
 from image_search.notebooks import desk
 from image_search.notebooks.desk import BUNDLE_VARIABLE, SOURCES, Desk, few, notebooks, open_desk
-from image_search.notebooks.lessons import (
-    Reply,
+from image_search.notebooks.pictures import (
     announced,
+    class_likeness,
+    files_of_a_stranger,
+    picture_sheet,
+    refusal_of,
+)
+from image_search.notebooks.service import (
+    Reply,
     ask_delete,
     ask_json,
     ask_picture,
-    class_likeness,
-    files_of_a_stranger,
-    log_lesson,
-    picture_sheet,
     pictures_of_hits,
-    rates_of_items,
-    refusal_of,
-    retrieved,
     service_of,
+)
+from image_search.notebooks.studies import (
+    log_lesson,
+    rates_of_items,
+    retrieved,
     without_some_classes,
 )
 from image_search.serving.traffic import encoded
 from ml_platform.data.download import DatasetUnavailableError
+from ml_platform.docs.links import dead_links
 from ml_platform.docs.notebooks import run_all
 from ml_platform.evaluation.progress import Silent
 from ml_platform.serving.server_process import ServerProcess
@@ -57,7 +62,8 @@ NAMES = [
 ]
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)  # ruff sees named lambdas
 SOLUTION = re.compile(r"```python\n(.*?)```", re.DOTALL)
-LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
+QUESTION = re.compile(r"^- (?:.|\n(?!- |\n))+", re.MULTILINE)
+PAGE = re.compile(r"\]\(\.\./docs/[^)#]+\.md#[^)]+\)")
 MOST_LINES = 36
 SMALLER = (
     "images.dataset=shapes",
@@ -142,10 +148,19 @@ def test_it_ends_with_exercises_and_folded_solutions(path):
 
 
 @each
+def test_it_leaves_questions_that_a_document_answers(path):
+    _, found, asked = cells(path, "markdown")[-1].rpartition("## Questions for the documents")
+    assert found
+    questions = QUESTION.findall(asked)
+    assert len(questions) >= 3
+    assert all("?" in question and PAGE.search(question) for question in questions)
+
+
+@each
 def test_its_links_lead_somewhere(path):
-    links = [link for text in cells(path, "markdown") for link in LINK.findall(text)]
-    assert links
-    assert [link for link in links if not (path.parent / link).exists()] == []
+    text = "\n\n".join(cells(path, "markdown"))
+    assert text.count("](../src/") >= 2
+    assert dead_links(path, text) == []
 
 
 # --- running ------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from image_search.images.image_set import GALLERY, ImageSet
 from image_search.images.shapes import shapes
 from image_search.retrieval.index import build_index
 from image_search.searcher import Searcher, Space, SpaceName
+from image_search.text.tokens import Lexicon
 from image_search.thumbnails import Thumbnails
 from ml_platform.evaluation.progress import Silent
 from ml_platform.serving.server_process import server_environment, wait_until_ready
@@ -32,6 +33,7 @@ class WordVectors:
     """The shapes' names and colours, counted: a text tower that can be checked by hand."""
 
     dim = len(WORDS)
+    lexicon = Lexicon((*WORDS, "red", "blue"), ("a",))
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         rows = [[float(text.lower().count(word)) for word in WORDS] for text in texts]

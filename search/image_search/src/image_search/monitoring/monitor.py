@@ -4,7 +4,7 @@ In: every answered picture query. Out: series at ``/metrics`` (``drift_severity`
 behind it), sentences at ``/v1/operations``. The serving threads only put vectors aside; a thread of
 its own compares, every few seconds.
 
-*What is watched.* A vector of 128 numbers has no column with a meaning, and 128 columns share one
+*What is watched.* A vector of 256 numbers has no column with a meaning, and 256 columns share one
 rate of false alarms. So queries are looked at along the gallery's first principal directions, plus
 the similarity of the best hit: the first say that people bring other pictures, the last that the
 catalogue has nothing like them.

@@ -133,7 +133,7 @@ def open_desk() -> Desk:
     Raises:
         ValueError: If the pictures are not those that the bundle was trained on.
     """
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(min(2, torch.get_num_threads()))  # which OMP_NUM_THREADS may lower
     given = os.environ.get(BUNDLE_VARIABLE)
     bundle = Path(given) if given else trained_bundle(load_config(SMALL), ARTIFACTS)
     manifest = read_manifest(bundle)

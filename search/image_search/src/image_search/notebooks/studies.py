@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from image_search.clicks.simulate import Clicks, simulate_clicks
-from image_search.config import CnnConfig
+from image_search.config import CnnConfig, TextConfig
 from image_search.evaluation.retrieval import RetrievalScores
 from image_search.evaluation.run import score
-from image_search.images.image_set import restrict, unseen_classes
+from image_search.images.image_set import Rows, restrict, unseen_classes
+from image_search.images.traits import Traits
 from image_search.notebooks.desk import Desk
 from image_search.pipeline import fit_embedder
 from image_search.ranking.fitting import Ground, lay_ground, served_neighbours
@@ -24,7 +25,9 @@ from image_search.ranking.judging import Searches, searches_of
 from image_search.reranking.trade_off import Retrieved
 from image_search.retrieval.index import build_index
 from image_search.text.dual_encoder import DualEncoder
-from image_search.text.evaluation import Searched
+from image_search.text.evaluation import Searched, similarities
+from image_search.text.prompts import judged_prompts
+from image_search.text.study import judged, searched_of
 from ml_platform.evaluation.progress import Silent
 
 # --- embeddings ---------------------------------------------------------------------------------
@@ -149,6 +152,38 @@ def rates_of_items(lesson: LogLesson, least: int) -> dict[str, np.ndarray]:
 
 
 # --- text ---------------------------------------------------------------------------------------
+
+
+def without_negatives(
+    desk: Desk, traits: Traits, rows: Rows, text: TextConfig
+) -> dict[str, np.ndarray]:
+    """Mean average precision of the same prompts after each choice of what is no negative.
+
+    Args:
+        desk: Pictures and seed.
+        traits: Of the pictures.
+        rows: Fitted on its gallery, judged on its queries.
+        text: Of every training but for its ``mask``.
+
+    Returns:
+        Mask -> f64[Q], one value a prompt.
+    """
+    images, seed, asked = desk.images, desk.config.seed, rows.queries
+    prompts = judged_prompts(
+        images.label_names,
+        images.label[asked],
+        traits.table[asked],
+        seed,
+        least=text.least_relevant,
+    )
+    found: dict[str, np.ndarray] = {}
+    for mask in ("none", "same", "true"):
+        chosen = text.model_copy(update={"mask": mask})
+        encoder = DualEncoder().fit(images, rows.gallery, chosen, seed, Silent(), traits=traits)
+        searched = searched_of(encoder, images, traits, asked)
+        scores = similarities(encoder, prompts.sentences, searched.vectors)
+        found[mask] = judged(mask, scores, prompts, searched).values["map"]
+    return found
 
 
 def reading_of(

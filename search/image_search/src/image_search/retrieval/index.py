@@ -24,6 +24,8 @@ import numpy as np
 from image_search.config import IndexConfig
 from image_search.retrieval.faiss_library import faiss
 
+SHARED_SCAN = 1_024
+"""Numbers of a batch of queries (Q x D) from which one pass over the vectors serves all of them."""
 PARTS = "index.json"
 """What kind an index in a folder is."""
 
@@ -121,12 +123,31 @@ class FlatIndex(FaissIndex):
     KIND = "flat"
 
     def __init__(self, dim: int) -> None:
+        _share_scans()
         super().__init__(faiss.IndexIDMap2(faiss.IndexFlatIP(dim)))
 
     @property
     def bytes(self) -> int:
         """4 bytes a number and 8 an id."""
         return len(self) * (4 * int(self._index.d) + 8)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """See ``VectorIndex``."""
+        _share_scans()
+        return super().load(folder)
+
+
+def _share_scans() -> None:
+    """Lets FAISS take a matrix product for the batches of a service, not only for large ones.
+
+    Below a threshold it compares query by query and reads every vector anew for each; by default
+    that is below 128,000 numbers, 500 queries of 256. On one thread the product is as fast from
+    about 1,024 numbers on, and two to three times as fast at the service's full batch of 16. The
+    threshold belongs to the process. Older versions count queries, 20 of them, and are left alone.
+    """
+    now = faiss.cvar.distance_compute_blas_threshold
+    faiss.cvar.distance_compute_blas_threshold = min(now, SHARED_SCAN)
 
 
 def build_index(

@@ -176,7 +176,8 @@ class SearchEngine:
                 asks[n] = self._ask(query, self.searcher.spaces["image"].vectors[row], row)
         answers = self._searched("light", list(asks.values()), embed_ms) if asks else []
         for n, one in zip(asks, answers, strict=True):
-            found[n] = replace(one, ignored=self.searcher.ignored_words(queries[n].text))
+            text = queries[n].text  # "" of an item
+            found[n] = replace(one, ignored=self.searcher.ignored_words(text)) if text else one
         return [one for one in found if one is not None]
 
     def _embed_texts(self, texts: Sequence[str]) -> list[np.ndarray | ValueError]:
