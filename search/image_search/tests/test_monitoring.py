@@ -99,13 +99,14 @@ def test_an_answer_without_results_is_a_missing_similarity():
 def test_the_thread_reports_until_the_monitor_is_closed():
     searcher = make_test_searcher(IMAGES)
     watched = QueryMonitor(CollectorRegistry(), searcher, MonitorSettings(interval_s=0.01))
+    before = set(threading.enumerate())
     watched.start()
     end = time.monotonic() + 20
     while not watched.describe():
         assert time.monotonic() < end
         time.sleep(0.01)
     watched.close()
-    assert "monitor" not in {thread.name for thread in threading.enumerate()}
+    assert set(threading.enumerate()) <= before
 
 
 # --- the rules ---

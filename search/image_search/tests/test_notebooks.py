@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,8 +19,9 @@ from image_search.artifacts import SYSTEM_FOLDER
 from image_search.config import Config, load_config
 from image_search.images.decoding import Limits, decode
 from image_search.images.folder import read_folder
-from image_search.images.image_set import QUERY
+from image_search.images.image_set import QUERY, validation_rows
 from image_search.images.shapes import SHAPES, shapes
+from image_search.images.traits import traits_of
 from image_search.notebooks import __main__ as command
 from image_search.notebooks import desk
 from image_search.notebooks.desk import BUNDLE_VARIABLE, SOURCES, Desk, few, notebooks, open_desk
@@ -42,6 +44,7 @@ from image_search.notebooks.studies import (
     log_lesson,
     rates_of_items,
     retrieved,
+    without_negatives,
     without_some_classes,
 )
 from image_search.serving.traffic import encoded
@@ -49,6 +52,7 @@ from ml_platform.data.download import DatasetUnavailableError
 from ml_platform.docs.links import dead_links
 from ml_platform.docs.notebooks import run_all
 from ml_platform.evaluation.progress import Silent
+from ml_platform.operations import drift_watch
 from ml_platform.serving.server_process import ServerProcess
 
 NAMES = [
@@ -406,6 +410,17 @@ def test_candidates_of_the_page_come_by_falling_similarity(tiny_desk):
     np.testing.assert_allclose(found.score[:, 0], best, atol=1e-5)
 
 
+def test_what_is_no_negative_changes_the_training_and_not_the_prompts(tiny_desk):
+    rows = validation_rows(tiny_desk.images, 40, seed=0)
+    text = tiny_desk.config.text.model_copy(update={"epochs": 1})
+    found = without_negatives(tiny_desk, traits_of(tiny_desk.images.images), rows, text)
+    none, same, true = (found[mask] for mask in ("none", "same", "true"))
+    assert len(none) == len(same) == len(true) > 0
+    assert all(((values >= 0) & (values <= 1)).all() for values in found.values())
+    assert not np.array_equal(none, same)
+    assert not np.array_equal(none, true)
+
+
 def test_rates_by_hand():
     log = SimpleNamespace(
         shown=np.array([[0, 1], [1, 0], [0, 2]]),
@@ -474,6 +489,7 @@ def test_the_service_of_a_desk_stops_with_its_block(tiny_desk):
         assert ask_picture(server, large).status == 413
     with pytest.raises(ConnectionRefusedError):
         ask_json(server, "/healthz")
+    assert logging.getLogger(drift_watch.__name__).level == logging.NOTSET  # speaks again
     assert len(tiny_desk.searcher.catalogue) == items
 
 

@@ -150,12 +150,15 @@ def test_close_waits_for_the_turn_that_runs_and_then_there_is_none():
         ended.append(1)
 
     thread = ReportThread(turn, 0.001)
+    before = set(threading.enumerate())
     thread.start()
     assert begun.wait(20)
-    threading.Timer(0.05, may_end.set).start()
+    helper = threading.Timer(0.05, may_end.set)
+    helper.start()
     thread.close()
     assert ended == [1]
-    assert "monitor" not in {one.name for one in threading.enumerate()}
+    helper.join()
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_thread_that_never_started_can_be_closed_and_takes_no_turn():

@@ -310,6 +310,7 @@ def test_one_slate_in_so_many_is_compared(days, reference):
 
 def test_the_thread_reports_by_itself_and_stops(days, reference):
     monitor = watching(days[0], reference, interval_s=0.01)
+    before = set(threading.enumerate())
     monitor.start()
     slates = days[0].feed.recommend(days[0].batch, days[0].snapshot, 5)
     monitor.slates_made(days[0].batch, days[0].snapshot, slates, [None] * len(slates))
@@ -318,4 +319,4 @@ def test_the_thread_reports_by_itself_and_stops(days, reference):
         assert time.monotonic() < end
         time.sleep(0.01)
     monitor.close()
-    assert "monitor" not in {thread.name for thread in threading.enumerate()}
+    assert set(threading.enumerate()) <= before

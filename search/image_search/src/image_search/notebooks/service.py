@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from image_search.serving.app import create_app
 from image_search.serving.server import clicks_of, warm_up
 from image_search.serving.settings import ServingSettings
 from image_search.serving.traffic import BOUNDARY, form_body
+from ml_platform.operations import drift_watch
 from ml_platform.serving.server_process import ServerProcess, free_port
 
 
@@ -41,7 +43,8 @@ def service_of(
     """Serves the desk's bundle from a thread of this process, on a free port; stops it afterwards.
 
     A thread ends with its kernel, whatever becomes of a cell. The bundle is loaded anew, so that
-    what is added or deleted there stays there.
+    what is added or deleted there stays there. Its watch over drift says nothing meanwhile: a
+    hundred pictures again and again are no traffic.
 
     Args:
         desk: Whose bundle.
@@ -63,6 +66,9 @@ def service_of(
         uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
     )
     thread = Thread(target=server.run, daemon=True)
+    drift = logging.getLogger(drift_watch.__name__)
+    level = drift.level
+    drift.setLevel(logging.ERROR)
     thread.start()
     try:
         while thread.is_alive() and not server.started:
@@ -73,6 +79,7 @@ def service_of(
     finally:
         server.should_exit = True
         thread.join()
+        drift.setLevel(level)
 
 
 def ask_json(server: ServerProcess, path: str, fields: Mapping[str, object] | None = None) -> Reply:

@@ -27,7 +27,7 @@ from image_search.retrieval.index import build_index
 from image_search.text.dual_encoder import DualEncoder
 from image_search.text.evaluation import Searched, similarities
 from image_search.text.prompts import judged_prompts
-from image_search.text.study import judged, searched_of
+from image_search.text.study import drawn, judged, searched_of
 from ml_platform.evaluation.progress import Silent
 
 # --- embeddings ---------------------------------------------------------------------------------
@@ -162,13 +162,14 @@ def without_negatives(
     Args:
         desk: Pictures and seed.
         traits: Of the pictures.
-        rows: Fitted on its gallery, judged on its queries.
+        rows: Fitted on ``study_pictures`` of its gallery, judged on its queries.
         text: Of every training but for its ``mask``.
 
     Returns:
         Mask -> f64[Q], one value a prompt.
     """
     images, seed, asked = desk.images, desk.config.seed, rows.queries
+    fitted_on = drawn(rows.gallery, desk.config)
     prompts = judged_prompts(
         images.label_names,
         images.label[asked],
@@ -179,7 +180,7 @@ def without_negatives(
     found: dict[str, np.ndarray] = {}
     for mask in ("none", "same", "true"):
         chosen = text.model_copy(update={"mask": mask})
-        encoder = DualEncoder().fit(images, rows.gallery, chosen, seed, Silent(), traits=traits)
+        encoder = DualEncoder().fit(images, fitted_on, chosen, seed, Silent(), traits=traits)
         searched = searched_of(encoder, images, traits, asked)
         scores = similarities(encoder, prompts.sentences, searched.vectors)
         found[mask] = judged(mask, scores, prompts, searched).values["map"]
