@@ -17,9 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 MADE_BY_PROMETHEUS = {"up"}
 OF_THE_SCRAPE = {"job", "instance"}
 FUNCTIONS = {
-    "and", "by", "group_left", "histogram_quantile", "ignoring", "increase", "max", "rate", "sum",
-    "time", "topk",
+    "and", "by", "count", "group_left", "group_right", "histogram_quantile", "ignoring", "increase",
+    "max", "min", "on", "or", "rate", "sum", "time", "topk", "unless", "without",
 }  # fmt: skip
+GROUPING = r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)"
 SUFFIXES = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
 
 Samples = dict[str, list[dict[str, str]]]
@@ -45,7 +46,7 @@ def samples_of(metrics: str) -> Samples:
 
 def selectors(expression: str) -> list[tuple[str, dict[str, tuple[str, str]]]]:
     """Metrics of an expression with their matchers: label -> (operator, value)."""
-    bare = re.sub(r"\b(?:by|ignoring)\s*\([^)]*\)", " ", expression)
+    bare = re.sub(GROUPING, " ", expression)
     bare = re.sub(r"\[[^\]]*\]|\boffset\s+\w+", " ", bare)
     found = []
     for name, inside in re.findall(r"([a-z_]\w*)\s*(\{[^}]*\})?", bare):
@@ -56,9 +57,9 @@ def selectors(expression: str) -> list[tuple[str, dict[str, tuple[str, str]]]]:
 
 
 def grouped_by(expression: str) -> set[str]:
-    """Labels that an expression groups by or ignores."""
-    lists = re.findall(r"\b(?:by|ignoring)\s*\(([^)]*)\)", expression)
-    return {label.strip() for one in lists for label in one.split(",")}
+    """Labels that an expression groups or matches by, or ignores."""
+    listed = ",".join(re.findall(GROUPING, expression)).split(",")
+    return {label.strip() for label in listed if label.strip()}
 
 
 def unknown_in(expression: str, samples: Samples, excused: Collection[str] = ()) -> list[str]:

@@ -74,6 +74,9 @@ def test_the_reader_of_expressions_reads():
     assert found == [("a_total", {"b": ("=~", "x|y"), "c": ("!=", "z")}), ("d", {})]
     assert selectors("up offset 1h > 2") == [("up", {})]
     assert grouped_by("sum by (le, stage) (x)") == {"le", "stage"}
+    shares = "sum by (stage) (a) / on () group_left (job) sum without(le) (b)"
+    assert [name for name, _ in selectors(shares)] == ["a", "b"]
+    assert grouped_by(shares) == {"stage", "job", "le"}
 
 
 METRICS = """

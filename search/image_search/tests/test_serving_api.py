@@ -10,7 +10,7 @@ import pytest
 from handmade import encoded, exif, gradient, png_bomb
 from PIL import Image
 from starlette.testclient import TestClient
-from tiny_search import TOKEN, make_test_searcher
+from tiny_search import TOKEN, calm, make_test_searcher
 
 from image_search.config import ServingConfig
 from image_search.images.shapes import shapes
@@ -24,7 +24,7 @@ IMAGES = shapes(20, seed=3)[0]
 def client_of(
     folder: Path, *, text: bool = True, token: str | None = TOKEN, **config
 ) -> TestClient:
-    settings = ServingSettings(ServingConfig(**config), folder, admin_token=token)
+    settings = ServingSettings(calm(**config), folder, admin_token=token)
     app = create_app(make_test_searcher(IMAGES, text=text), settings)
     return TestClient(app, raise_server_exceptions=False)
 

@@ -45,6 +45,11 @@ class WordVectors:
         return unit_rows(np.ones((len(images), self.dim), np.float32))
 
 
+def calm(**more: object) -> ServingConfig:
+    """A service's configuration with a deadline that no machine misses."""
+    return ServingConfig.model_validate({"deadline_ms": 20_000.0, **more})
+
+
 def make_test_searcher(
     images: ImageSet | None = None, *, text: bool = True, embedding: str = "pixels_cosine"
 ) -> Searcher:
@@ -81,7 +86,7 @@ def start(
     if token:
         environment["IMAGE_SEARCH_ADMIN_TOKEN"] = token
     output = folder / "server.log"
-    config = (serving or ServingConfig()).model_dump_json()
+    config = (serving or calm()).model_dump_json()
     with output.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, __file__, str(folder), str(port), config],

@@ -117,8 +117,8 @@ class Desk:
         return (
             "SYNTHETIC prices, clicks and tastes: no shop's data are here.\n"
             f"{size}{images.name}: {len(owner_rows(images).gallery):,} pictures to search, "
-            f"{len(self.rows.queries):,} that ask; system {self.searcher.version}, "
-            f"configuration {self.config.name!r}"
+            f"{len(self.rows.queries):,} that ask\n"
+            f"system {self.searcher.version}, configuration {self.config.name!r}"
         )
 
 

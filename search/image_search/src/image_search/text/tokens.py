@@ -23,11 +23,11 @@ still, for it is by these that the tower reads the word: Dice's coefficient, 2 |
 The three numbers are chosen on lists of words (``evaluation.word_errors``, tests/test_words_read.py
 with the figures): a word of other things that is read gives nonsense with confidence, a slip that
 is not read gives a sentence that says so. So: the fewest slips refused, among the rules that read
-at most one word of other things in a hundred. By n-grams alone, as before, one such word in thirty
-was read ("laptop" as "top") and more slips were refused. What stays is what spelling cannot tell:
-"skirt" is "shirt" with a slip, where no skirt is known. Words that are not read are named
-(``ignored``), and a text without a single word that names something is refused with the reason: a
-vector of noise would find pictures too, and nobody would know.
+at most one word of other things in a hundred. By n-grams alone, from half of them on, some three in
+a hundred would be read ("laptop" as "top"), and more slips refused. What stays is what spelling
+cannot tell: "skirt" is "shirt" with a slip, where no skirt is known. Words that are not read are
+named (``ignored``), and a text without a single word that names something is refused with the
+reason: a vector of noise would find pictures too, and nobody would know.
 
 Legend: n length of n-grams.
 """
@@ -161,12 +161,11 @@ class Lexicon:
         return [word for word, near in zip(words, nearest, strict=True) if near]
 
     def ignored(self, text: str) -> tuple[str, ...]:
-        """The words of a text that ``read`` leaves out, each once; FILLERS are not among them.
-
-        Raises:
-            TextError: If the text is empty or holds no word.
-        """
-        words = dict.fromkeys(split_words(text, self.most_words))
+        """The words of a text that ``read`` leaves out, each once; FILLERS are not among them."""
+        try:
+            words = dict.fromkeys(split_words(text, self.most_words))
+        except TextError:
+            return ()  # without a word none is left out
         return tuple(w for w in words if w not in FILLERS and not self._cached_nearest(w))
 
     def understood(self, text: str) -> list[tuple[str, str]]:
