@@ -326,8 +326,7 @@ class Searcher:
             raise RetrievalError(f"the index of the space {name} failed; retry later")
         rows, similarity = found
         begin = self._took("retrieve", begin)
-        vectors = self.spaces[name].vectors
-        score = similarity
+        vectors, score = self.spaces[name].vectors, similarity
         if self.ranker is not None and self.features is not None and name == "image":
             ranked = partial(self._ranked, self.ranker, self.features, asks, found, vectors)
             score = stages.scores("rank", everybody, rows, score, ranked)
