@@ -11,7 +11,7 @@ of pairs), and the videos' image and audio features f32[V, 128].
 Two editions of the same content. A mirror holds compressed arrays, proved by the files' checksums.
 The owners publish the pairs as pickles, whose checksums we do not know: those are read by an
 unpickler that builds nothing but arrays, and proved by the checksum of the content, which the two
-editions share. Both go through ``sources.obtain``: cache, mirror, owner, every answer reported.
+editions share. Both go through ``editions``: cache, mirror, owner, every answer reported.
 
 Legend: U users, V videos, N pairs.
 """
@@ -28,9 +28,10 @@ from pathlib import Path
 import numpy as np
 
 from ml_platform.data.array_pickle import coordinates, load_matrix_state
-from ml_platform.data.download import CorruptFileError, DatasetUnavailableError
+from ml_platform.data.download import CorruptFileError
+from ml_platform.data.editions import obtain_either
 from ml_platform.data.raw_files import RawFiles, RawSpec
-from ml_platform.data.sources import default_cache_dir, folder_lock, obtain
+from ml_platform.data.sources import default_cache_dir, folder_lock
 
 PARTS = {"train": "trnMat", "validation": "valMat", "test": "tstMat"}
 FEATURES = {"image": "image_feat.npy", "audio": "audio_feat.npy"}
@@ -149,7 +150,7 @@ def load_micro_videos(name: str = "tiktok-mm", *, cache_dir: Path | None = None)
     spec = MICRO_VIDEOS[name]
     folder = (cache_dir or default_cache_dir()) / name
     with folder_lock(folder):
-        raw = _obtain_either(name, spec, folder)
+        raw = obtain_either(name, spec.mirrored, spec.owned, folder)
         return _checked(name, spec, raw)
 
 
@@ -163,19 +164,6 @@ def content_sha256(
     for values in features.values():
         digest.update(np.ascontiguousarray(values, dtype=np.float16).tobytes())
     return digest.hexdigest()
-
-
-def _obtain_either(name: str, spec: MicroVideoSpec, folder: Path) -> RawFiles:
-    """The mirror's edition (or its cached copy), else the owners'."""
-    try:
-        return obtain(name, spec.mirrored, folder)
-    except DatasetUnavailableError as no_mirror:
-        owned = folder / "owner"
-        owned.mkdir(exist_ok=True)
-        try:
-            return obtain(f"{name}, the owners' edition,", spec.owned, owned)
-        except DatasetUnavailableError as no_owner:
-            raise DatasetUnavailableError(f"{no_mirror}\n{no_owner}") from no_owner
 
 
 def _checked(name: str, spec: MicroVideoSpec, raw: RawFiles) -> MicroVideos:

@@ -10,7 +10,7 @@ Two editions of the same photographs. A mirror holds one parquet file with copie
 pixels a side, proved by its checksum. The owner's archive holds the photographs in their first
 size; nobody publishes a checksum of it, so what is proved is that it holds the same names in the
 same classes and splits, by ``names_sha256``, which both editions share. ``PictureSet.sha256`` is of
-names and bytes, so a result says which edition it stands on. Both go through ``sources.obtain``.
+names and bytes, so a result says which edition it stands on. Both go through ``editions``.
 
 Legend: N pictures, K classes.
 """
@@ -25,9 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ml_platform.data.download import CorruptFileError, DatasetUnavailableError
-from ml_platform.data.raw_files import RawFiles, RawSpec
-from ml_platform.data.sources import default_cache_dir, folder_lock, obtain
+from ml_platform.data.download import CorruptFileError
+from ml_platform.data.editions import obtain_either
+from ml_platform.data.raw_files import RawSpec
+from ml_platform.data.sources import default_cache_dir, folder_lock
 
 SPLITS = ("train", "validation", "test")
 MEMBER_BYTES = 1 << 26
@@ -116,7 +117,7 @@ def load_pictures(name: str = "clothing-small", *, cache_dir: Path | None = None
     spec = PICTURES[name]
     folder = (cache_dir or default_cache_dir()) / name
     with folder_lock(folder):
-        raw = _obtain_either(name, spec, folder)
+        raw = obtain_either(name, spec.mirrored, spec.owned, folder)
         (path,) = raw.paths.values()
         rows = sorted(_rows_of(path, spec), key=lambda row: (SPLITS.index(row[0]), *row[1:3]))
     _check_names(rows, spec, path)
@@ -127,19 +128,6 @@ def names_sha256(rows: Iterable[Row]) -> str:
     """Checksum of which pictures there are: splits, classes and names, whatever the bytes."""
     lines = sorted(f"{split}/{label}/{name}\n" for split, label, name, _ in rows)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _obtain_either(name: str, spec: PictureSpec, folder: Path) -> RawFiles:
-    """The mirror's edition (or its cached copy), else the owner's."""
-    try:
-        return obtain(name, spec.mirrored, folder)
-    except DatasetUnavailableError as no_mirror:
-        owned = folder / "owner"
-        owned.mkdir(exist_ok=True)
-        try:
-            return obtain(f"{name}, the owner's edition,", spec.owned, owned)
-        except DatasetUnavailableError as no_owner:
-            raise DatasetUnavailableError(f"{no_mirror}\n{no_owner}") from no_owner
 
 
 def _rows_of(path: Path, spec: PictureSpec) -> list[Row]:

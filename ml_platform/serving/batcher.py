@@ -187,7 +187,7 @@ class Batcher(Generic[J, R]):
         begin = time.perf_counter()
         try:
             results = self._work(tasks)
-        except Exception as error:
+        except Exception as error:  # of any kind: who waits gets it; of spare work the log does
             if jobs:
                 self._loop.call_soon_threadsafe(_fail, jobs, error)
             else:

@@ -15,13 +15,12 @@ from sklearn.decomposition import PCA
 from image_search.config import CnnConfig, EmbeddingsConfig
 from image_search.embeddings.base import NotFittedError, unit_rows, write_settings
 from image_search.embeddings.cnn import WEIGHTS_FILE, Cnn
-from image_search.embeddings.cnn_network import Network, as_input, folded
+from image_search.embeddings.cnn_network import Network, as_input, folded, precision_of
 from image_search.embeddings.cnn_training import (
     Method,
     batch_size,
     chosen,
     epoch_sizes,
-    precision_of,
     rate,
 )
 from image_search.embeddings.cnn_with_hog import CnnWithHog
@@ -207,10 +206,14 @@ def test_hard_epochs_are_shorter_and_hold_the_hardest() -> None:
     assert sorted(everyone) == list(range(10))
 
 
-def test_precision_is_a_choice() -> None:
-    assert precision_of(CnnConfig(precision="fp32")) == "fp32"
-    assert precision_of(CnnConfig(precision="bf16")) == "bf16"
-    assert precision_of(CnnConfig()) in ("bf16", "fp32")
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("tile", [False, True])
+def test_precision_is_a_choice(monkeypatch: pytest.MonkeyPatch, bf16: bool, tile: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tile)
+    assert precision_of("fp32") == "fp32"
+    assert precision_of("bf16") == "bf16"
+    assert precision_of("auto") == ("bf16" if bf16 or tile else "fp32")
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
 import pytest
-from handmade import encoded, exif, gradient, png_bomb
+from handmade import encoded, exif, gradient, png_bomb, png_chunk
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -72,6 +74,34 @@ def test_a_decompression_bomb_costs_no_memory(width: int, height: int) -> None:
     tracemalloc.stop()
     assert error.reason == "too_many_pixels"
     assert peak < 1 << 20
+
+
+def test_no_file_writes_into_the_services_output() -> None:
+    """In a process of its own: here every warning is an error."""
+    picture = encoded(gradient())
+    no_frames = picture[:33] + png_chunk(b"acTL", bytes(8)) + picture[33:]  # an animation of none
+    files = [png_bomb(10_000, 10_000), no_frames]
+    program = (
+        "import sys\n"
+        "from image_search.images.decoding import ImageError, decode\n"
+        "for line in sys.stdin:\n"
+        "    try:\n"
+        "        print(decode(bytes.fromhex(line)).shape)\n"
+        "    except ImageError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input="\n".join(data.hex() for data in files),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        "10,000 x 10,000 pixels, the limit is 40,000,000 in all",
+        "(24, 36, 3)",
+    ]
+    assert done.stderr == ""
 
 
 def test_a_picture_of_no_pixels_is_refused() -> None:

@@ -19,7 +19,13 @@ from image_search.retrieval.codes import (
     sign_error,
 )
 from image_search.retrieval.graph import HnswIndex
-from image_search.retrieval.index import FlatIndex, build_index, checked, load_index
+from image_search.retrieval.index import (
+    SHARED_SCAN,
+    FlatIndex,
+    build_index,
+    checked,
+    load_index,
+)
 from image_search.retrieval.inverted import IvfIndex, cells_for
 from image_search.retrieval.rescored import RescoredIndex
 
@@ -338,3 +344,27 @@ def test_unknown_kind_in_a_folder(tmp_path: Path) -> None:
 def test_flat_starts_empty() -> None:
     index = FlatIndex(4)
     assert index.search(np.zeros((1, 4), np.float32), 3)[0].tolist() == [[-1, -1, -1]]
+
+
+def test_a_flat_index_from_a_folder_shares_scans_too(monkeypatch, tmp_path: Path) -> None:
+    FlatIndex(4).save(tmp_path)
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", 128_000)
+    FlatIndex.load(tmp_path)
+    assert faiss.cvar.distance_compute_blas_threshold == SHARED_SCAN
+
+
+def test_a_flat_index_lets_batches_share_a_scan_and_answers_the_same(monkeypatch) -> None:
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", 128_000)
+    rng = np.random.default_rng(5)
+    vectors = unit_rows(rng.standard_normal((400, 64)).astype(np.float32))
+    index = FlatIndex(64)
+    assert faiss.cvar.distance_compute_blas_threshold == SHARED_SCAN
+    index.add(np.arange(400), vectors)
+    queries = unit_rows(rng.standard_normal((16, 64)).astype(np.float32))  # 1,024 numbers
+    rows, similarity = index.search(queries, 5)
+    alone = [index.search(query[None], 5) for query in queries]
+    np.testing.assert_array_equal(rows, np.concatenate([found for found, _ in alone]))
+    np.testing.assert_allclose(similarity, np.concatenate([s for _, s in alone]), atol=1e-6)
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", 20)  # counts queries
+    FlatIndex(64)
+    assert faiss.cvar.distance_compute_blas_threshold == 20

@@ -24,6 +24,7 @@ from image_search.retrieval.grid_study import (
     pq_bytes_for,
 )
 from image_search.retrieval.index import FlatIndex, build_index
+from image_search.retrieval.plots import undominated
 from image_search.retrieval.reduction import fit_reduction
 from image_search.retrieval.scaling_study import jittered, within_budget
 from image_search.retrieval.study_vectors import StudyVectors
@@ -256,3 +257,11 @@ def test_index_changes_command(tiny_run: Run) -> None:
     assert results["index_changes/hnsw_class.delete_class/recall@10"].value > 0.5
     assert results["index_visible/flat/missed"].value == 0
     assert (folder / "plots" / "index_changes.png").stat().st_size > 5_000
+
+
+def test_only_what_nothing_else_beats_in_both_is_drawn():
+    fast_and_poor, slow_and_good, beaten = (900.0, 0.8), (300.0, 1.0), (200.0, 0.9)
+    points = [slow_and_good, beaten, fast_and_poor, (300.0, 0.95)]
+    assert undominated(points, larger=True) == [fast_and_poor, slow_and_good]
+    assert undominated(points, larger=False) == [beaten, slow_and_good]
+    assert undominated([], larger=True) == []

@@ -94,6 +94,16 @@ def test_words_become_an_address_that_can_be_kept(client):
     assert client.get("/search", follow_redirects=False).headers["location"] == "/"
 
 
+def test_words_that_were_not_understood_are_named(client):
+    page = client.get("/search", params={"text": "a small red ring, please"}).text
+    assert "Not understood, and left out: “small”." in page
+    assert page.count('class="notice"') == 1
+    assert 'class="notice"' not in client.get("/search", params={"text": "a red ring"}).text
+    refused = client.get("/search", params={"text": "a hat"})
+    assert refused.status_code == 422
+    assert "names no shape" in refused.text
+
+
 def test_more_like_this(client):
     page = client.get("/search?item_id=5&category=cross").text
     assert 5 not in cards(page)
@@ -136,6 +146,7 @@ def test_everything_from_outside_is_escaped(client, evil):
         picture=evil,
         results=[{"item_id": 1, "category": evil, "price": 1.0, "image": evil, "similarity": 0.5}],
         degradations=[evil],
+        ignored=[evil],
     )
     page = render(shown, categories=[evil], n_items=1, page=20, has_text=True).decode()
     assert evil not in page
@@ -144,8 +155,10 @@ def test_everything_from_outside_is_escaped(client, evil):
 def test_the_page_says_what_was_hidden_and_what_failed():
     shown = Shown(kind="image", hidden=1, degradations=("rank:error",), took_ms=12.4)
     page = render(shown, categories=[], n_items=1, page=20, has_text=False).decode()
-    for words in ("1 near-duplicate hidden", "12 ms", "rank:error", "Nothing fits"):
+    for words in ("1 near-duplicate hidden", "12 ms", "Nothing fits"):
         assert words in page
+    assert "simpler than usual: ordered by looks alone (rank:error)." in page
+    assert page.count('class="notice"') == 1
     assert 'name="text"' not in page
 
 

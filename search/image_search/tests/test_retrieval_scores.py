@@ -6,9 +6,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from sklearn.neighbors import KNeighborsClassifier
 
 from image_search.embeddings.base import Metric, unit_rows
-from image_search.evaluation.retrieval import METRICS, RetrievalScores, retrieval_scores
+from image_search.evaluation.retrieval import METRICS, RetrievalScores, retrieval_scores, vote
 from ml_platform.evaluation.intervals import bootstrap_mean
 
 
@@ -29,6 +30,7 @@ def test_by_hand() -> None:
     assert scores.values["recall@1"].tolist() == [1]
     assert scores.values["precision@10"].tolist() == pytest.approx([0.3])
     assert scores.values["map@r"].tolist() == pytest.approx([(1 + 2 / 3) / 3])
+    assert scores.values["vote@10"].tolist() == [1]
 
 
 def test_by_hand_when_the_first_result_is_wrong() -> None:
@@ -39,6 +41,28 @@ def test_by_hand_when_the_first_result_is_wrong() -> None:
     assert scores.values["recall@1"].tolist() == [0]
     assert scores.values["recall@5"].tolist() == [1]
     assert scores.values["map@r"].tolist() == pytest.approx([(1 / 2) / 2])
+
+
+def test_most_of_the_first_ten_decide_and_the_nearest_between_equals() -> None:
+    label = np.array([[3, 1, 1, 2], [3, 1, 1, 3], [5, 4, 4, 4]])
+    there = np.array([[True] * 4, [True] * 4, [True, False, False, False]])
+    assert vote(label, there).tolist() == [1, 3, 5]
+
+
+def test_a_vote_is_a_classifier_by_neighbours() -> None:
+    """As scikit-learn's, where no two classes have equally many of the ten."""
+    rng = np.random.default_rng(3)
+    label, query_label = rng.integers(0, 3, 200), rng.integers(0, 3, 60)
+    gallery = (rng.normal(size=(200, 3)) + label[:, None]).astype(np.float32)
+    queries = (rng.normal(size=(60, 3)) + query_label[:, None]).astype(np.float32)
+    scores = retrieval_scores(gallery, label, queries, query_label, metric="l2")
+    counts = np.array([np.bincount(label[row], minlength=3) for row in scores.neighbours])
+    clear = np.sort(counts, axis=1)[:, -1] > np.sort(counts, axis=1)[:, -2]
+    peer = KNeighborsClassifier(n_neighbors=10).fit(gallery, label).predict(queries)
+    right = (peer == query_label)[clear]
+    assert clear.sum() > 20
+    assert 0 < right.sum() < len(right)
+    assert scores.values["vote@10"][clear].tolist() == right.tolist()
 
 
 def test_a_perfect_gallery_scores_one_and_a_foreign_one_is_refused() -> None:
@@ -87,7 +111,10 @@ def naive(
     r = sum(hits)
     precisions = [sum(hits[: i + 1]) / (i + 1) for i in range(r) if hits[i]]
     found = {f"recall@{k}": float(any(hits[:k])) for k in (1, 5, 10)}
-    return found | {"precision@10": sum(hits[:10]) / 10, "map@r": sum(precisions) / r}
+    first = [int(gallery_label[g]) for g in order[:10]]
+    voted = max(first, key=first.count)
+    found |= {"precision@10": sum(hits[:10]) / 10, "map@r": sum(precisions) / r}
+    return found | {"vote@10": float(voted == label)}
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])

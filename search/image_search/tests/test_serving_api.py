@@ -10,7 +10,7 @@ import pytest
 from handmade import encoded, exif, gradient, png_bomb
 from PIL import Image
 from starlette.testclient import TestClient
-from tiny_search import TOKEN, make_test_searcher
+from tiny_search import TOKEN, calm, make_test_searcher
 
 from image_search.config import ServingConfig
 from image_search.images.shapes import shapes
@@ -24,7 +24,7 @@ IMAGES = shapes(20, seed=3)[0]
 def client_of(
     folder: Path, *, text: bool = True, token: str | None = TOKEN, **config
 ) -> TestClient:
-    settings = ServingSettings(ServingConfig(**config), folder, admin_token=token)
+    settings = ServingSettings(calm(**config), folder, admin_token=token)
     app = create_app(make_test_searcher(IMAGES, text=text), settings)
     return TestClient(app, raise_server_exceptions=False)
 
@@ -89,6 +89,22 @@ def test_words_find_their_category(client):
     answer = client.post("/v1/search", json={"text": "a red ring", "k": 12}).json()
     assert {hit["category"] for hit in answer["results"]} == {"ring"}
     assert answer["kind"] == "text"
+    assert answer["ignored_words"] == []
+
+
+def test_words_that_are_not_understood_are_named_and_counted(client):
+    def ignored() -> float:
+        return client.app.state.engine.metrics.registry.get_sample_value(
+            "search_words_ignored_total"
+        )
+
+    before = ignored()
+    body = {"text": "show me a shiny, shiny ring of gold"}
+    assert client.post("/v1/search", json=body).json()["ignored_words"] == ["shiny", "gold"]
+    assert ignored() == before + 2
+    assert client.post("/v1/search", json={"item_id": 5}).json()["ignored_words"] == []
+    picture = by_picture(client, encoded(IMAGES.images[0])).json()
+    assert picture["ignored_words"] == []
 
 
 def test_words_that_name_nothing_are_refused_and_the_others_of_their_batch_are_not(client):

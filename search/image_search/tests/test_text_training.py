@@ -22,7 +22,6 @@ from image_search.text.training import (
     contrastive_loss,
     no_negatives,
     train_towers,
-    uses_bf16,
 )
 from ml_algorithms.two_tower_and_contrastive.infonce import symmetric_info_nce_loss
 from ml_platform.evaluation.progress import Silent
@@ -228,9 +227,3 @@ def test_what_cannot_be_trained_is_refused(made: ImageSet) -> None:
         DualEncoder().embed_texts(["ring"])
     with pytest.raises(NotFittedError):
         DualEncoder().embed_images(made.images[:1])
-
-
-def test_precision_by_name() -> None:
-    assert uses_bf16("bf16")
-    assert not uses_bf16("fp32")
-    assert uses_bf16("auto") in (True, False)

@@ -29,6 +29,7 @@ from image_search.text.tokens import (
     Lexicon,
     TextError,
     ngrams,
+    slips_between,
     split_words,
 )
 
@@ -168,20 +169,54 @@ def test_unknown_words_are_read_as_what_they_are_like(typed: str, meant: str) ->
 
 def test_words_of_other_things_are_not_read() -> None:
     lexicon = fashion_lexicon()
-    for text in ("elephant", "show", "goat", "boat", "computer", "bicycle", "skirt", "cat"):
+    for text in ("elephant", "show", "goat", "boat", "laptop", "night", "purple laptop", "cat"):
         with pytest.raises(TextError):
             lexicon.read(text)
-    # Spelling has no meaning: the limits that are stated, so that nobody takes them for a surprise.
-    assert lexicon.understood("night") == [("night", "light")]
-    assert lexicon.understood("laptop") == [("laptop", "top")]
+    # Spelling has no meaning: the limit that is stated, so that nobody takes it for a surprise.
+    assert lexicon.understood("skirt") == [("skirt", "shirt")]
 
 
-def test_likeness_is_dice_of_the_ngrams() -> None:
-    # <bags>: <b ba ag gs s> <ba bag ags gs> (9); bag: 7, of which <b ba ag <ba bag are shared.
-    dice = 2 * 5 / (9 + 7)
-    assert Lexicon(["bag"], [], likeness=dice - 0.1).read("bags") == ["bags"]
-    with pytest.raises(TextError):
-        Lexicon(["bag"], [], likeness=dice - 0.09).read("bags")
+def test_words_that_are_not_read_are_named_once_and_fillers_never() -> None:
+    lexicon = fashion_lexicon()
+    assert lexicon.ignored("Show me a purple coat with a PURPLE laptop, please") == (
+        "purple", "laptop",
+    )  # fmt: skip
+    assert lexicon.ignored("a photo of dark sneekers") == ()
+    assert lexicon.read("a purple coat") == ["a", "coat"]
+    assert lexicon.ignored(" ") == lexicon.ignored("\x00") == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "slips"),
+    [
+        ("bag", "bag", 0), ("", "bag", 3), ("bg", "bag", 1), ("baag", "bag", 1), ("bog", "bag", 1),
+        ("abg", "bag", 1), ("sneekers", "sneaker", 2), ("kitten", "sitting", 3),
+        ("ca", "abc", 3),  # two without the rule that no letter slips twice
+    ],
+)  # fmt: skip
+def test_slips_by_hand(one: str, other: str, slips: int) -> None:
+    assert slips_between(one, other) == slips_between(other, one) == slips
+
+
+def test_how_many_slips_a_word_may_have() -> None:
+    lexicon = Lexicon(["coat", "shirt", "sneaker"], [])
+    for typed, meant in (
+        ("coats", "coat"), ("coatt", ""),  # four letters: no slip
+        ("shrit", "shirt"), ("shrt", "shirt"), ("shhirrt", ""),  # five: one
+        ("sniaker", "sneaker"), ("sneeker", "sneaker"), ("sneekerss", "sneaker"),  # seven: two
+        ("kneaker", ""),  # never in the first letter
+    ):  # fmt: skip
+        assert lexicon.nearest(typed) == meant, typed
+    assert Lexicon(["shoes"], []).nearest("shoe") == "shoes"
+    assert Lexicon(["dress", "u"], []).nearest("dresses") == "dress"
+    assert Lexicon(["u"], []).nearest("us") == ""
+
+
+def test_a_slip_must_be_alike_in_ngrams_too() -> None:
+    # <shrt>: <s sh hr rt t> <sh shr hrt rt> (9); shirt: 11, shared are <s sh rt t> <sh rt>.
+    dice = 2 * 6 / (9 + 11)
+    assert Lexicon(["shirt"], [], likeness=dice).nearest("shrt") == "shirt"
+    assert Lexicon(["shirt"], [], likeness=dice + 0.01).nearest("shrt") == ""
 
 
 def test_features_are_hashes_of_the_word_and_its_ngrams() -> None:

@@ -20,6 +20,7 @@ from image_search.images.image_set import GALLERY, ImageSet
 from image_search.images.shapes import shapes
 from image_search.retrieval.index import build_index
 from image_search.searcher import Searcher, Space, SpaceName
+from image_search.text.tokens import Lexicon
 from image_search.thumbnails import Thumbnails
 from ml_platform.evaluation.progress import Silent
 from ml_platform.serving.server_process import server_environment, wait_until_ready
@@ -32,6 +33,7 @@ class WordVectors:
     """The shapes' names and colours, counted: a text tower that can be checked by hand."""
 
     dim = len(WORDS)
+    lexicon = Lexicon((*WORDS, "red", "blue"), ("a",))
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         rows = [[float(text.lower().count(word)) for word in WORDS] for text in texts]
@@ -41,6 +43,11 @@ class WordVectors:
 
     def embed_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
         return unit_rows(np.ones((len(images), self.dim), np.float32))
+
+
+def calm(**more: object) -> ServingConfig:
+    """A service's configuration with a deadline that no machine misses."""
+    return ServingConfig.model_validate({"deadline_ms": 20_000.0, **more})
 
 
 def make_test_searcher(
@@ -79,7 +86,7 @@ def start(
     if token:
         environment["IMAGE_SEARCH_ADMIN_TOKEN"] = token
     output = folder / "server.log"
-    config = (serving or ServingConfig()).model_dump_json()
+    config = (serving or calm()).model_dump_json()
     with output.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, __file__, str(folder), str(port), config],

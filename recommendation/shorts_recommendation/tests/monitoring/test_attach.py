@@ -104,7 +104,7 @@ def test_what_is_compared_is_what_was_shown(watched):
     served = watched.start()
     items = served.client.get("/v1/feed?user_id=4&k=5").json()["items"]
     served.monitor.refresh()
-    window = served.monitor._drift.window()
+    window = served.monitor.watch.drift.window()
     assert len(window.rows) >= 5
     duration = float(np.log(20.0))
     assert window.rows[:, 0] == pytest.approx(np.full(len(window.rows), duration))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
 
@@ -10,13 +11,14 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ml_platform.operations.drift_watch import line
 from shorts_recommendation.config import Config, WorldConfig
 from shorts_recommendation.counters import CounterSnapshot, counters_until, feature_names
 from shorts_recommendation.experiments.policies import TagMatch
 from shorts_recommendation.features import cross_feature_names, cross_features, replay
 from shorts_recommendation.items import ItemTable, fit_projection, make_items
 from shorts_recommendation.log import DAY_S
-from shorts_recommendation.monitoring.monitor import FeedMonitor, MonitorSettings, line
+from shorts_recommendation.monitoring.monitor import FeedMonitor, MonitorSettings
 from shorts_recommendation.monitoring.reference import (
     CATALOGUE,
     COUNTERS,
@@ -117,7 +119,9 @@ def reference(days):
 
 
 def alerts(monitor: FeedMonitor, name: str = "training") -> dict[str, str]:
-    return {f.feature: f.kind for f in monitor.reports[name].findings if f.severity == "alert"}
+    return {
+        f.feature: f.kind for f in monitor.watch.reports[name].findings if f.severity == "alert"
+    }
 
 
 # --- drift --------------------------------------------------------------------------------------
@@ -126,7 +130,7 @@ def alerts(monitor: FeedMonitor, name: str = "training") -> dict[str, str]:
 def test_a_day_later_the_catalogues_columns_have_not_moved(days, reference):
     monitor = watching(days[1], reference)
     show(monitor, days[1])
-    found = monitor.reports["training"]
+    found = monitor.watch.reports["training"]
     assert found.ready
     assert not {f.feature for f in found.findings} & {"log_duration", "language_match"}
 
@@ -139,7 +143,9 @@ def test_durations_in_another_unit_are_named_with_the_unit(days, reference):
     monitor = watching(sick, reference)
     show(monitor, sick)
     assert set(alerts(monitor)) == {"log_duration"}
-    (finding,) = (f for f in monitor.reports["training"].findings if f.feature == "log_duration")
+    (finding,) = (
+        f for f in monitor.watch.reports["training"].findings if f.feature == "log_duration"
+    )
     assert finding.direction == "up"
     assert "items" in line(finding)
 
@@ -157,7 +163,7 @@ def test_counters_that_stop_are_named_as_one_broken_upstream(days, reference):
     found = alerts(monitor)
     assert "log_impressions_2h" in found
     assert set(found) <= set(feature_names(CONFIG.state.counter_half_lives_h))
-    (conclusion,) = monitor.reports["training"].conclusions
+    (conclusion,) = monitor.watch.reports["training"].conclusions
     assert conclusion.startswith("counters run empty")
     assert monitor.describe()["training"][0] == conclusion
 
@@ -165,17 +171,17 @@ def test_counters_that_stop_are_named_as_one_broken_upstream(days, reference):
 def test_the_same_requests_again_raise_nothing(days, reference):
     monitor = watching(days[0], reference)
     show(monitor, days[0])
-    assert monitor.reports["training"].findings == ()
+    assert monitor.watch.reports["training"].findings == ()
 
 
 def test_the_launch_reference_is_what_came_first(days):
     monitor = watching(days[0], None, launch_rows=2_000)
     show(monitor, days[0])
-    assert set(monitor.reports) == {"launch"}
-    assert monitor.reports["launch"].findings == ()
+    assert set(monitor.watch.reports) == {"launch"}
+    assert monitor.watch.reports["launch"].findings == ()
     waiting = watching(days[0], None, launch_rows=100_000)
     show(waiting, days[0])
-    assert waiting.reports == {}
+    assert waiting.watch.reports == {}
 
 
 # --- the reference ------------------------------------------------------------------------------
@@ -299,17 +305,18 @@ def read(monitor: FeedMonitor) -> dict[tuple[str, str], float]:
 def test_one_slate_in_so_many_is_compared(days, reference):
     monitor = watching(days[0], reference, every=3)
     show(monitor, days[0], k=5)
-    assert monitor.reports["training"].n_rows == 100 * 5
+    assert monitor.watch.reports["training"].n_rows == 100 * 5
 
 
 def test_the_thread_reports_by_itself_and_stops(days, reference):
     monitor = watching(days[0], reference, interval_s=0.01)
+    before = set(threading.enumerate())
     monitor.start()
     slates = days[0].feed.recommend(days[0].batch, days[0].snapshot, 5)
     monitor.slates_made(days[0].batch, days[0].snapshot, slates, [None] * len(slates))
     end = time.monotonic() + 20
-    while not monitor.reports:
+    while not monitor.watch.reports:
         assert time.monotonic() < end
         time.sleep(0.01)
     monitor.close()
-    assert not monitor._thread.is_alive()
+    assert set(threading.enumerate()) <= before

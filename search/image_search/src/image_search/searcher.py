@@ -6,7 +6,8 @@ the picture embedding, texts in the joint space of the dual encoder; a catalogue
 each.
 
 Stages are optional where the system can do without: without a ranker the order is by similarity,
-without a text embedding a text is refused by name.
+without a text embedding a text is refused by name. In a service a stage that fails has a fallback
+(``fallbacks``), which the answer names; retrieval has none, and fails as ``RetrievalError``.
 
 Legend: B asks, C candidates, D dimension of a space.
 """
@@ -16,17 +17,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from image_search.catalogue import Catalogue
 from image_search.embeddings.base import Embedder
+from image_search.fallbacks import BatchStages
 from image_search.growing import GrowingRows
 from image_search.images.preparing import Images
 from image_search.ranking.base import Ranker
 from image_search.retrieval.index import VectorIndex
 from image_search.thumbnails import Thumbnails, encode_thumbnail
+
+if TYPE_CHECKING:
+    from image_search.text.tokens import Lexicon
+    from ml_platform.serving.stages import StageMonitor
 
 SpaceName = Literal["image", "text"]
 
@@ -35,8 +42,16 @@ class TextUnavailableError(RuntimeError):
     """This bundle has no text tower."""
 
 
+class RetrievalError(RuntimeError):
+    """The index gives no candidates; nothing can stand in for it."""
+
+
 class TextEncoder(Protocol):
     """Sentences to vectors of the joint space."""
+
+    @property
+    def lexicon(self) -> Lexicon:
+        """The words that it knows."""
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """f32[n, D] of length 1."""
@@ -176,6 +191,7 @@ class Searcher:
         version: Of the bundle.
         on_add: Told of a new item: (row, picture u8[H, W, C], image vector f32[D]), before any
             search can find it.
+        monitor: Of a service: a stage that fails has its fallback. None: its error goes through.
         stage_seconds: Of the last search.
     """
 
@@ -192,6 +208,7 @@ class Searcher:
     added: dict[int, bytes] = field(default_factory=dict)
     version: str = ""
     on_add: list[Callable[[int, np.ndarray, np.ndarray], None]] = field(default_factory=list)
+    monitor: StageMonitor | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
     def embed_images(self, images: Images) -> np.ndarray:
@@ -207,6 +224,10 @@ class Searcher:
         if self.text is None:
             raise TextUnavailableError("this bundle has no text embedding: search by picture")
         return self.text.embed_texts(texts)
+
+    def ignored_words(self, text: str) -> tuple[str, ...]:
+        """The words of a text that ``embed_texts`` does not read; none without a text tower."""
+        return () if self.text is None else self.text.lexicon.ignored(text)
 
     def thumbnail(self, row: int) -> bytes:
         """The small encoded picture of a row.
@@ -259,6 +280,10 @@ class Searcher:
         """An answer for each ask, in order; asks of one space are computed together.
 
         ``stage_seconds`` then holds what each stage took, of all asks together.
+
+        Raises:
+            TextUnavailableError: For a text without a text tower.
+            RetrievalError: If an index fails and there is a ``monitor``.
         """
         self.stage_seconds = {}
         answers: list[Answer | None] = [None] * len(asks)
@@ -295,24 +320,43 @@ class Searcher:
 
     def _search_space(self, name: SpaceName, asks: Sequence[Ask]) -> list[Answer]:
         begin = time.perf_counter()
-        rows, similarity = self.retrieve(asks)
+        stages, everybody = BatchStages(self.monitor, len(asks)), range(len(asks))
+        found = stages.attempt("retrieve", everybody, lambda: self.retrieve(asks))
+        if found is None:  # attempted so that its error is logged and counted; not optional
+            raise RetrievalError(f"the index of the space {name} failed; retry later")
+        rows, similarity = found
         begin = self._took("retrieve", begin)
-        vectors = self.spaces[name].vectors
-        score = similarity
+        vectors, score = self.spaces[name].vectors, similarity
         if self.ranker is not None and self.features is not None and name == "image":
-            table = self.features(asks, rows, similarity)
-            queries = np.stack([ask.vector for ask in asks])
-            score = self.ranker.score(table, queries, vectors[np.maximum(rows, 0)])
+            ranked = partial(self._ranked, self.ranker, self.features, asks, found, vectors)
+            score = stages.scores("rank", everybody, rows, score, ranked)
             begin = self._took("rank", begin)
-        if self.personalise is not None and any(ask.user_id is not None for ask in asks):
-            score = self.personalise(asks, rows, score, vectors[np.maximum(rows, 0)])
+        known = [n for n, ask in enumerate(asks) if ask.user_id is not None]
+        if self.personalise is not None and known:
+            own = partial(self.personalise, asks, rows, score, vectors[np.maximum(rows, 0)])
+            score = stages.scores("personalise", known, rows, score, own)
             begin = self._took("personalise", begin)
         score = np.where(rows >= 0, score, np.float32(-np.inf))
         answers = [
-            self._page(ask, rows[n], score[n], similarity[n], vectors) for n, ask in enumerate(asks)
+            self._page(stages, n, ask, rows[n], score[n], similarity[n], vectors)
+            for n, ask in enumerate(asks)
         ]
         self._took("page", begin)
         return answers
+
+    @staticmethod
+    def _ranked(
+        ranker: Ranker,
+        features: RankingFeatures,
+        asks: Sequence[Ask],
+        found: Candidates,
+        vectors: np.ndarray,
+    ) -> np.ndarray:
+        """The ranker's scores f32[B, C]."""
+        rows, similarity = found
+        queries = np.stack([ask.vector for ask in asks])
+        table = features(asks, rows, similarity)
+        return ranker.score(table, queries, vectors[np.maximum(rows, 0)])
 
     def _took(self, stage: str, since: float) -> float:
         """Adds the seconds since then to a stage; returns now."""
@@ -322,6 +366,8 @@ class Searcher:
 
     def _page(
         self,
+        stages: BatchStages,
+        place: int,
         ask: Ask,
         rows: np.ndarray,
         score: np.ndarray,
@@ -331,9 +377,15 @@ class Searcher:
         """Orders one ask's candidates and keeps what the page shows."""
         order = np.argsort(-score, kind="stable")
         order = order[rows[order] >= 0]
-        kept, duplicates = np.arange(min(ask.k, len(order))), 0
+        shown, duplicates = order[: ask.k], 0
+        best = rows[order]
+
+        def rearranged(rerank: Rerank) -> tuple[np.ndarray, int]:
+            kept, left_out = rerank(ask, best, score[order], vectors[best])
+            return order[kept], left_out
+
         if self.rerank is not None and len(order):
-            best = rows[order]
-            kept, duplicates = self.rerank(ask, best, score[order], vectors[best])
-        shown = order[kept]
-        return Answer(rows[shown], score[shown], similarity[shown], duplicates)
+            page = stages.attempt("rerank", [place], partial(rearranged, self.rerank))
+            shown, duplicates = page or (shown, duplicates)
+        degradations = stages.degradations(place)
+        return Answer(rows[shown], score[shown], similarity[shown], duplicates, degradations)

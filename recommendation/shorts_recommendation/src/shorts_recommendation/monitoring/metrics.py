@@ -3,23 +3,22 @@
 In: what the monitor saw. Out: series in the service's registry. Labels are bounded: features of the
 schema, kinds of finding, reasons of the re-ranker.
 
-What counts as drift is decided in the monitor, which knows sample sizes and people; a rule reads
-the verdict (``drift_severity``), a person the numbers behind it.
+Verdicts on drift and the numbers behind them are the platform's (``DriftSeries``); the feed exports
+the PSI of its values as ``prediction_psi`` and the share of missing features.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from ml_platform.operations.drift_causes import PREDICTION, Finding
+from ml_platform.operations.drift_causes import PREDICTION
 from ml_platform.operations.drift_monitor import DriftReport
+from ml_platform.operations.drift_series import DriftSeries
 from ml_platform.operations.reference_profile import DEFAULT, MISSING
 from shorts_recommendation.reranking import REASONS
 
-SEVERITY = {"warning": 1, "alert": 2}
 OUTCOMES = ("shown", "long_view", "skip", "like")
 # Seconds. The promise is 0.1; an event whose user asks no more takes what it takes, and in a quiet
 # service the computing ahead waits for company: the alert asks for a busy one.
@@ -59,21 +58,7 @@ class FeedWatchMetrics:
             registry=registry,
         )
         age.set_function(snapshot_age_s)
-        self.psi = Gauge(
-            "drift_psi", "PSI of a feature.", ("feature", "reference"), registry=registry
-        )
-        self.noise = Gauge(
-            "drift_psi_noise",
-            "What PSI is without drift.",
-            ("feature", "reference"),
-            registry=registry,
-        )
-        self.severity = Gauge(
-            "drift_severity",
-            "2 alert, 1 warning; no series where nothing was found.",
-            ("feature", "kind", "reference"),
-            registry=registry,
-        )
+        self.drift = DriftSeries(registry, apart=PREDICTION)
         self.missing = Gauge(
             "feature_missing_ratio",
             "Share of values that are NaN or the default.",
@@ -83,41 +68,18 @@ class FeedWatchMetrics:
         self.prediction = Gauge(
             "prediction_psi", "PSI of the shown values.", ("reference",), registry=registry
         )
-        self.rows = Gauge("drift_window_rows", "Shown videos in the window.", registry=registry)
-        self.last_report = Gauge(
-            "drift_last_report_timestamp_seconds",
-            "Unix time of the last report.",
-            registry=registry,
-        )
         # A series that appears with its first count has no increase: alert rules need the zero.
         for outcome in OUTCOMES:
             self.watched.labels(outcome)
         for reason in REASONS.values():
             self.slots.labels(reason)
-        self._found: dict[str, set[tuple[str, str]]] = {}
 
     def report(self, reference: str, report: DriftReport) -> None:
-        """The window against one reference."""
-        self.rows.set(report.n_rows)
+        """What the feed shows of a report beside the ``drift_`` series."""
         for comparison in report.comparisons:
-            name = comparison.column.info.name
-            if comparison.column.info.group == PREDICTION:
+            info = comparison.column.info
+            if info.group == PREDICTION:
                 self.prediction.labels(reference).set(comparison.psi)
-                continue
-            self.psi.labels(name, reference).set(comparison.psi)
-            self.noise.labels(name, reference).set(comparison.noise)
-            self.missing.labels(name).set(comparison.shares.share[[MISSING, DEFAULT]].sum())
-        self._verdicts(reference, report.findings)
-
-    def finished(self) -> None:
-        """A round of reports is done."""
-        self.last_report.set(time.time())
-
-    def _verdicts(self, reference: str, findings: Iterable[Finding]) -> None:
-        """Those that are gone lose their series."""
-        now = {(f.feature, f.kind): SEVERITY[f.severity] for f in findings}
-        for feature, kind in self._found.get(reference, set()) - set(now):
-            self.severity.remove(feature, kind, reference)
-        for (feature, kind), severity in now.items():
-            self.severity.labels(feature, kind, reference).set(severity)
-        self._found[reference] = set(now)
+            else:
+                share = comparison.shares.share[[MISSING, DEFAULT]].sum()
+                self.missing.labels(info.name).set(share)

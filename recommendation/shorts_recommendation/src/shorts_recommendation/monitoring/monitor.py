@@ -15,8 +15,6 @@ Only one slate in ``every`` is looked at: drift needs hundreds of people, not al
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -26,9 +24,9 @@ from typing import Any, Protocol
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from ml_platform.operations.drift_causes import Finding
-from ml_platform.operations.drift_monitor import WINDOW_ROWS, DriftMonitor, DriftReport
-from ml_platform.operations.reference_profile import ReferenceProfile, build_profile
+from ml_platform.operations.drift_monitor import WINDOW_ROWS
+from ml_platform.operations.drift_watch import DriftWatch, ReportThread, line
+from ml_platform.operations.reference_profile import ReferenceProfile
 from shorts_recommendation.config import StateConfig
 from shorts_recommendation.counters import CounterSnapshot
 from shorts_recommendation.items import ItemTable
@@ -41,8 +39,6 @@ from shorts_recommendation.monitoring.reference import (
 )
 from shorts_recommendation.requests import RequestBatch
 from shorts_recommendation.state import Outcomes
-
-logger = logging.getLogger(__name__)
 
 WAITING = 2_000
 """Slates put aside between two reports; older ones fall out."""
@@ -103,21 +99,21 @@ class FeedMonitor:
         self.settings = settings or MonitorSettings()
         self.registry = registry
         self.metrics = FeedWatchMetrics(registry, snapshot_age_s)
-        self.reports: dict[str, DriftReport] = {}
-        self._columns = monitored_columns(config)
         self._items, self._answered = items, answered
-        references = {"training": trained} if trained else {}
-        self._drift = DriftMonitor(len(self._columns), references, self.settings.window_rows)
+        self.watch = DriftWatch(
+            self.metrics.drift,
+            monitored_columns(config),
+            {"training": trained} if trained else {},
+            window_rows=self.settings.window_rows,
+            launch_rows=self.settings.launch_rows,
+            explain=explain_family,
+        )
         self._aside: deque[tuple[RequestBatch, CounterSnapshot, ReasonedSlate]] = deque(
             maxlen=WAITING
         )
-        self._launch: list[tuple[np.ndarray, int]] = []
-        self._n_launch = 0
         self._n_slates = 0
         self._awaited: dict[int, float] = {}
-        self._told: set[tuple[str, str, str]] = set()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
+        self._thread = ReportThread(self.refresh, self.settings.interval_s)
 
     # --- told by the serving threads --------------------------------------------------------------
 
@@ -171,63 +167,21 @@ class FeedMonitor:
 
     def close(self) -> None:
         """Stops the thread."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.close()
 
     def refresh(self) -> None:
         """Compares and reports, now."""
         while self._aside:
             request, snapshot, slate = self._aside.popleft()
             rows = shown_rows(request, slate, snapshot, self._items())
-            person = int(request.user_idx[0])
-            self._drift.observe(rows, person)
-            self._sample(rows, person)
-        for name in list(self._drift.references):
-            report = self._drift.report(name, explain_family)
-            self.reports[name] = report
+            self.watch.observe(rows, int(request.user_idx[0]))
+        self.watch.report()
+        for name, report in self.watch.reports.items():
             self.metrics.report(name, report)
-            self._tell(name, report)
-        self.metrics.finished()
 
     def describe(self) -> dict[str, Any]:
         """Findings under each reference, worst first."""
         return {
             name: [*report.conclusions, *(line(finding) for finding in report.findings)]
-            for name, report in self.reports.items()
+            for name, report in self.watch.reports.items()
         }
-
-    def _sample(self, rows: np.ndarray, person: int) -> None:
-        """The first rows become the launch reference."""
-        if "launch" in self._drift.references:
-            return
-        self._launch.append((rows, person))
-        self._n_launch += len(rows)
-        if self._n_launch < self.settings.launch_rows:
-            return
-        people = np.concatenate([np.full(len(r), who) for r, who in self._launch])
-        every = np.concatenate([r for r, _ in self._launch])
-        self._drift.references["launch"] = build_profile(every, people, self._columns)
-        self._launch.clear()
-
-    def _tell(self, reference: str, report: DriftReport) -> None:
-        """Logs what is new; what stays is in the gauges."""
-        now = {(reference, f.feature, f.kind): f for f in report.findings}
-        for key in now.keys() - self._told:
-            logger.warning("drift since %s: %s", reference, line(now[key]))
-        self._told = {key for key in self._told if key[0] != reference} | now.keys()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(self.settings.interval_s):
-            try:
-                self.refresh()
-            except Exception:  # the monitor outlives any one failure; its last report grows old
-                logger.exception("the drift report failed")
-
-
-def line(finding: Finding) -> str:
-    """One finding in words: what, whose, why."""
-    return (
-        f"{finding.severity}: {finding.feature} ({finding.group}, ask {finding.owner}): "
-        f"{finding.kind}: {finding.sentence}"
-    )

@@ -96,8 +96,9 @@ class CnnConfig(Stage):
     warm_epochs: int = Field(default=2, ge=0)
     """First epochs, which see all pictures."""
     hard_share: float = Field(default=0.45, gt=0, le=1)
-    """Of the pictures, those that an epoch sees between the first and the last. Measured at equal
-    time: nine epochs so were better than six of all pictures."""
+    """Of the pictures, those that an epoch sees between the first and the last. At equal time nine
+    epochs so were a little better than six of all pictures; `embedding-choices` is too short to
+    show it."""
     plain_epochs: int = Field(default=2, ge=0)
     """Last epochs, all pictures without shifts and blanks: the gallery is then seen as it is."""
     batch: int = Field(default=256, ge=2)

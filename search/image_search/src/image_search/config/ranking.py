@@ -61,8 +61,8 @@ class RankingConfig(Stage):
     neighbours: PositiveInt = 20
     """Of the query's candidates, those whose classes and prices describe the query."""
     prior_looks: float = Field(default=20.0, gt=0)
-    """Looks at nobody in particular that an item's click rate starts with: about what an item of
-    the log has after four weeks."""
+    """Looks at nobody in particular that an item's click rate starts with. Some seventeen places of
+    a page are about three looks, so that one click moves a rate by little."""
     rows: PositiveInt = 400_000
     """Impressions that a ranker learns from, at most: the latest pages."""
     trees: PositiveInt = 200

@@ -56,14 +56,14 @@ class IndexConfig(Stage):
     """How vectors are searched (retrieval/)."""
 
     kind: IndexKind = "flat"
-    """Exact: tens of thousands of vectors take about a millisecond on one core (`indexes`)."""
+    """Exact: tens of thousands of vectors take a few milliseconds on one core (`indexes`)."""
     candidates: PositiveInt = 200
     """Of one query, that go on to ranking."""
     reduce: Reduction = "none"
     """Fewer numbers a vector before it is indexed: "prefix" keeps the first ones (right for an
     embedding whose prefixes were trained), "pca" the directions of most energy (for any)."""
     reduce_to: PositiveInt = 64
-    """Numbers left; half of the served embedding's."""
+    """Numbers left; a quarter of the served embedding's."""
     rescore: bool = True
     """Order the shortlist of a lossy index again by the full vectors, which costs their memory."""
     shortlist: PositiveInt = 200
@@ -74,7 +74,7 @@ class IndexConfig(Stage):
     probes: PositiveInt = 16
     """Cells read for a query."""
     pq_bytes: PositiveInt = 32
-    """Of a product-quantised vector: four numbers a byte at 128 dimensions. Must divide them."""
+    """Of a product-quantised vector: eight numbers a byte at 256 dimensions. Must divide them."""
     hnsw_m: int = Field(default=16, ge=2)
     """Links of a node in the upper layers, twice as many in the lowest; the range of the paper
     is 5 to 48."""

@@ -27,9 +27,9 @@ class TextConfig(Stage):
     shortest: PositiveInt = 2
     longest: PositiveInt = 3
     """Letters of an n-gram; see text/tokens.py for why they are short."""
-    likeness: float = Field(default=0.5, gt=0, le=1)
-    """From which an unknown word is read as like a known one. By eye, on a few dozen slips and
-    a few dozen words of other things."""
+    likeness: float = Field(default=0.3, gt=0, le=1)
+    """Of its n-grams with those of the known word, that a word with a slip needs to be read; chosen
+    with the slips that are allowed (text/tokens.py, tests/test_words_read.py)."""
     most_words: PositiveInt = 24
     """Of a text; the rest is not read."""
     word_dropout: float = Field(default=0.3, ge=0, lt=1)

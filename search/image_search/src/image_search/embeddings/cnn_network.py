@@ -100,3 +100,15 @@ def folded(network: Network) -> Network:
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)
             module.norm = nn.Identity()
     return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def precision_of(wanted: str) -> str:
+    """What convolutions compute in while a network is trained: "bf16" or "fp32".
+
+    Args:
+        wanted: One of the two, or "auto": bf16 where the processor multiplies it in hardware.
+    """
+    if wanted != "auto":
+        return wanted
+    capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if capable else "fp32"

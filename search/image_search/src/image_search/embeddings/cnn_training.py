@@ -45,7 +45,7 @@ from torch.nn import functional
 
 from image_search.config import CnnConfig
 from image_search.embeddings.augment import gentle, mirrored, strong
-from image_search.embeddings.cnn_network import Network, as_input
+from image_search.embeddings.cnn_network import Network, as_input, precision_of
 from image_search.embeddings.contrastive import Proxies, matryoshka, supcon
 from ml_platform.evaluation.progress import Progress, Step
 
@@ -197,7 +197,7 @@ class Loop:
     ) -> None:
         self.task, self.pictures, self.group, self.config = task, pictures, group, config
         self.generator = Generator().manual_seed(seed)
-        self.precision = precision_of(config)
+        self.precision = precision_of(config.precision)
         n, epochs = len(pictures), config.view_epochs if task.two_views else config.epochs
         self.sizes = epoch_sizes(n, epochs, config)
         self.batch = batch_size(n, config)
@@ -269,11 +269,3 @@ def _groups(task: nn.Module, config: CnnConfig) -> list[dict[str, object]]:
 def rate(done: float) -> float:
     """Share of the highest rate after this share of the steps."""
     return done / RISE if done < RISE else (1 - done) / (1 - RISE)
-
-
-def precision_of(config: CnnConfig) -> str:
-    """What convolutions compute in; "auto": bf16 where the processor multiplies it in hardware."""
-    if config.precision != "auto":
-        return config.precision
-    capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if capable else "fp32"

@@ -3,7 +3,7 @@
 In: pictures. Out: f32[n, V * 1280]: for each view the mean features of the frozen
 EfficientNet-lite0, divided by their sum, and of that the square roots, so that every view has
 length 1. R. Arandjelovic and A. Zisserman, "Three Things Everyone Should Know to Improve Object
-Retrieval", CVPR 2012, section 2, do so with SIFT. Features are means of what a ReLU let through,
+Retrieval", CVPR 2012, do so with SIFT. Features are means of what a ReLU let through,
 never negative, and a few large ones would otherwise decide.
 
 The views:

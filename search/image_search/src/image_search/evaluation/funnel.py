@@ -2,6 +2,7 @@
 
 In: a searcher and the queries' pictures. Out: results under
 
+    funnel/<stage>/recall@1       share of queries whose first result has the query's class
     funnel/<stage>/precision@10   share of the ten shown that have the query's class
     funnel/<stage>/quality        mean of the ten shown (SYNTHETIC attribute)
     funnel/<stage>/ms             of one search, queries one by one, one thread
@@ -61,17 +62,19 @@ def measure_funnel(
     ]
     words = f"{images.name}, {rows.protocol}, {len(asks)} queries, {SHOWN} shown"
     for stage, cut in stages_of(searcher).items():
-        precision, quality = np.zeros(len(asks)), np.zeros(len(asks))
+        first, precision, quality = (np.zeros(len(asks)) for _ in range(3))
         began = time.perf_counter()
         # Threads that wait for each other over matrices so small cost more than the work itself.
         with threadpool_limits(1), progress.stage(f"funnel: {stage}", len(asks)) as advance:
             for n, ask in enumerate(asks):
                 shown = cut.search([ask])[0].rows
-                precision[n] = (cut.catalogue.label[shown] == images.label[asked[n]]).mean()
+                right = cut.catalogue.label[shown] == images.label[asked[n]]
+                first[n], precision[n] = right[0], right.mean()
                 quality[n] = cut.catalogue.attributes.quality[shown].mean()
                 advance(1)
         seconds = time.perf_counter() - began
-        for metric, values in (("precision@10", precision), ("quality", quality)):
+        measured = {"recall@1": first, "precision@10": precision, "quality": quality}
+        for metric, values in measured.items():
             note = ", synthetic" if metric == "quality" or images.synthetic else ""
             estimate = bootstrap_mean(values, seed=seed)
             results.add(f"funnel/{stage}/{metric}", estimate, protocol=words + note)

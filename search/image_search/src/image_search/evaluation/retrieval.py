@@ -8,7 +8,10 @@ In: gallery f32[G, D] and queries f32[Q, D] with their classes. Out: one value p
     mAP@R  mean over the first R results of precision at each hit, R = number of gallery pictures of
            the query's class: K. Musgrave, S. Belongie, S.-N. Lim, "A Metric Learning Reality
            Check", ECCV 2020. It is 1 only if all R come first, and unlike R@1 it sees
-           what happens behind the first result.
+           what happens behind the first result;
+    V@10   1 if the class that most of the first ten have is the query's, the nearest deciding
+           between equals. It judges the vectors as a classifier by neighbours does, and is what a
+           service that shows the voted category first could reach.
 
 The query's own picture is excluded, from results and from R, where ``self_match`` names its place
 in the gallery. Equal similarities are ordered by a fixed pseudo-random order (``top_k``).
@@ -38,7 +41,7 @@ from ml_platform.evaluation.top_k import top_k
 
 CUTS = (1, 5, 10)
 SHOWN = 10
-METRICS = (*(f"recall@{k}" for k in CUTS), f"precision@{SHOWN}", "map@r")
+METRICS = (*(f"recall@{k}" for k in CUTS), f"precision@{SHOWN}", "map@r", f"vote@{SHOWN}")
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,30 @@ def retrieval_scores(
             hits = (gallery_label[found] == query_label[block, None]) & (found >= 0)
             for metric_name, scored in _scored(hits, r).items():
                 values[metric_name][block] = scored
+            voted = vote(gallery_label[found[:, :SHOWN]], found[:, :SHOWN] >= 0)
+            values[f"vote@{SHOWN}"][block] = voted == query_label[block]
             advance(len(block))
     return RetrievalScores(values, query_label, neighbours, len(gallery))
 
 
+def vote(label: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """The class that most results have; between equals, that of the nearest.
+
+    Args:
+        label: i[b, k], classes of the results, best first.
+        there: bool[b, k], whether there is a result; the first always is.
+
+    Returns:
+        i[b].
+    """
+    votes = ((label[:, :, None] == label[:, None, :]) & there[:, None, :]).sum(axis=2)
+    chosen = np.where(there, votes, 0).argmax(axis=1)  # the first of equals
+    found: np.ndarray = label[np.arange(len(label)), chosen]
+    return found
+
+
 def _scored(hits: np.ndarray, r: int) -> dict[str, np.ndarray]:
-    """Every metric of a block whose queries all have ``r`` relevant; hits bool[b, >= r]."""
+    """Metrics by hits bool[b, >= r] of a block whose queries all have ``r`` relevant."""
     scored = {f"recall@{k}": hit_rate_at(hits, k) for k in CUTS}
     scored[f"precision@{SHOWN}"] = precision_at(hits, SHOWN)
     scored["map@r"] = average_precision_at(hits, np.full(len(hits), r), r)

@@ -3,7 +3,7 @@
 In: classes, ``Traits``, ids, a seed. Out: one sentence a picture, and what each sentence claims. A
 dual encoder for text queries is trained on them, since no data set here has captions. So they are
 what they are: a class's name, a synonym or a wider word, some of eleven colours and six other
-words, five wordings. Who learns from them learns a vocabulary of some hundred words, not English.
+words, five wordings. Who learns from them learns a vocabulary of some dozens of words, not English.
 
 ``Claims.true_of`` says which sentences hold for which pictures. "a dark bag" is true of every dark
 bag, not only of the one that it was written for: in a batch those others are no negatives.

@@ -25,12 +25,22 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from PIL import Image
+
+# Pillow warns of pictures with more pixels than its own limit of 89 million, of odd palettes, of
+# Exif data and of second pictures that make no sense. A stranger's file decides when, so each
+# warning would be a line that a stranger writes into the service's output. None of them says what
+# we do not know: our limit is the lower one and refuses the picture a line later, before a pixel
+# is decoded (``_check_pixels``); the rest is not read, or is decoded in full, or refused. By
+# module, because most are plain UserWarnings. Set once, here: filters belong to the process and
+# pictures are decoded on several threads, so a filter around each call would race.
+warnings.filterwarnings("ignore", module=r"PIL(\..*)?$")
 
 Reason = Literal["empty", "too_many_bytes", "kind", "too_many_pixels", "broken"]
 

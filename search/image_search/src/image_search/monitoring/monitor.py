@@ -4,7 +4,7 @@ In: every answered picture query. Out: series at ``/metrics`` (``drift_severity`
 behind it), sentences at ``/v1/operations``. The serving threads only put vectors aside; a thread of
 its own compares, every few seconds.
 
-*What is watched.* A vector of 128 numbers has no column with a meaning, and 128 columns share one
+*What is watched.* A vector of 256 numbers has no column with a meaning, and 256 columns share one
 rate of false alarms. So queries are looked at along the gallery's first principal directions, plus
 the similarity of the best hit: the first say that people bring other pictures, the last that the
 catalogue has nothing like them.
@@ -19,8 +19,6 @@ Legend: N gallery rows, D dimension, P directions, n queries.
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,17 +26,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from image_search.monitoring.series import DriftSeries
 from image_search.searcher import Searcher
 from ml_platform.operations.drift_causes import PREDICTION, Finding
-from ml_platform.operations.drift_monitor import DriftMonitor, DriftReport
+from ml_platform.operations.drift_series import DriftSeries
+from ml_platform.operations.drift_watch import DriftWatch, ReportThread
 from ml_platform.operations.reference_profile import Monitored, ReferenceProfile, build_profile
 
 if TYPE_CHECKING:
     from image_search.serving.queries import Query
     from image_search.serving.settings import Found
 
-logger = logging.getLogger(__name__)
 WAITING = 5_000
 """Queries put aside between two reports; older ones fall out."""
 
@@ -80,20 +77,21 @@ class QueryMonitor:
         seed: int = 0,
     ) -> None:
         self.settings = settings or MonitorSettings()
-        self.series = DriftSeries(registry)
-        self.reports: dict[str, DriftReport] = {}
         vectors = searcher.spaces["image"].vectors
         rows = np.random.default_rng(seed).permutation(len(vectors))[: self.settings.gallery]
         self._middle, self._directions = principal(vectors[rows], self.settings.directions)
         self._columns = columns(len(self._directions))
-        self._drift = DriftMonitor(len(self._columns), {}, self.settings.window)
-        self._drift.references["catalogue"] = self._of_gallery(vectors[rows])
+        self.watch = DriftWatch(
+            DriftSeries(registry),
+            self._columns,
+            {"catalogue": self._of_gallery(vectors[rows])},
+            window_rows=self.settings.window,
+            launch_rows=self.settings.launch,
+            describe=line,
+        )
         self._aside: deque[tuple[np.ndarray, float, int]] = deque(maxlen=WAITING)
-        self._launch: list[tuple[np.ndarray, int]] = []
         self._n_seen = 0
-        self._told: set[tuple[str, str, str]] = set()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
+        self._thread = ReportThread(self.refresh, self.settings.interval_s)
 
     def saw(self, query: Query, found: Found) -> None:
         """Puts an answered picture query aside."""
@@ -110,22 +108,14 @@ class QueryMonitor:
 
     def close(self) -> None:
         """Stops the thread."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.close()
 
     def refresh(self) -> None:
         """Compares and reports, now."""
         while self._aside:
             vector, best, who = self._aside.popleft()
-            row = self._row(vector[None], np.array([best]))
-            self._drift.observe(row, who)
-            self._sample(row, who)
-        for name in list(self._drift.references):
-            report = self.reports[name] = self._drift.report(name)
-            self.series.report(name, report)
-            self._tell(name, report)
-        self.series.finished()
+            self.watch.observe(self._row(vector[None], np.array([best])), who)
+        self.watch.report()
 
     def describe(self) -> dict[str, Any]:
         """Findings under each reference, worst first, and how much they rest on."""
@@ -135,7 +125,7 @@ class QueryMonitor:
                 "ready": report.ready,
                 "findings": [line(finding) for finding in report.findings],
             }
-            for name, report in self.reports.items()
+            for name, report in self.watch.reports.items()
         }
 
     def _row(self, vectors: np.ndarray, best: np.ndarray) -> np.ndarray:
@@ -149,32 +139,6 @@ class QueryMonitor:
         np.fill_diagonal(alike, -np.inf)
         rows = self._row(drawn, alike.max(axis=1) if len(drawn) > 1 else np.ones(len(drawn)))
         return build_profile(rows, np.arange(len(rows)), self._columns)
-
-    def _sample(self, row: np.ndarray, who: int) -> None:
-        """The first queries become the launch reference."""
-        if "launch" in self._drift.references:
-            return
-        self._launch.append((row, who))
-        if len(self._launch) < self.settings.launch:
-            return
-        rows = np.concatenate([r for r, _ in self._launch])
-        people = np.array([who for _, who in self._launch])
-        self._drift.references["launch"] = build_profile(rows, people, self._columns)
-        self._launch.clear()
-
-    def _tell(self, reference: str, report: DriftReport) -> None:
-        """Logs what is new; what stays is in the series."""
-        now = {(reference, f.feature, f.kind): f for f in report.findings}
-        for key in now.keys() - self._told:
-            logger.warning("drift since %s: %s", reference, line(now[key]))
-        self._told = {key for key in self._told if key[0] != reference} | now.keys()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(self.settings.interval_s):
-            try:
-                self.refresh()
-            except Exception:  # the monitor outlives any one failure; its last report grows old
-                logger.exception("the drift report failed")
 
 
 def principal(vectors: np.ndarray, directions: int) -> tuple[np.ndarray, np.ndarray]:

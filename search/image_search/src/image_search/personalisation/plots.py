@@ -57,7 +57,8 @@ def known_figure(known: Mapping[str, Mapping[str, Estimate]]) -> Figure:
             if option.startswith(f"{base}."):
                 _known_line(axes, option.removeprefix(f"{base}."), points)
         axes.axhline(0, color=GREY, linewidth=1)
-        axes.set_xlabel(f"clicks known; from {words}")
+        axes.set_title(f"from {words}", fontsize=10)
+        axes.set_xlabel("clicks known")
         if axes.lines[1:]:
             axes.legend(fontsize=8, frameon=False)
     panels[0].set_ylabel("gain in expected clicks a page")

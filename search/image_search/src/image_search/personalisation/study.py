@@ -29,7 +29,7 @@ Base = Literal["similarity", "impersonal"]
 Option = Literal["none", "blend", "feature", "shift", "oracle"]
 MEASURES = ("ndcg@10", "clicks", "distance", "taste")
 CHUNK = 512
-"""Searches at once: 512 lists of 200 vectors of 128 numbers are 50 MiB."""
+"""Searches at once: 512 lists of 200 vectors of 256 numbers are 100 MiB."""
 _NDCG, _PAGE = 10, 20
 
 

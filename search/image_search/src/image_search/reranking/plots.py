@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, BLACK, GREY)
 MARKERS = "osD^v*X"
 LEAST_SHOWN = 1e-4
+SERVED = "served"
+"""The rule that the service has, drawn as a ring."""
 
 
 def pairs_figure(
@@ -52,13 +54,18 @@ def pairs_figure(
 
 
 def survival_figure(found: Mapping[str, Mapping[str, Estimate]], note: str) -> Figure:
-    """Share of altered copies that each rule finds: a row an alteration, a colour a rule."""
+    """Share of altered copies that each rule finds: a row an alteration, a mark a rule."""
     names = [*SAME, *OTHER]
     figure, (axes,) = new_figure(f"Altered copies found{note}", height=0.36 * len(names) + 1.2)
     for n, (rule, by_name) in enumerate(found.items()):
         places = np.arange(len(names)) + (n - (len(found) - 1) / 2) * 0.13
         shares = [by_name[name].value for name in names]
-        axes.plot(shares, places, MARKERS[n % 7], color=COLOURS[n % 7], markersize=4.5, label=rule)
+        if rule == SERVED:
+            ring = {"markerfacecolor": "none", "markeredgecolor": BLACK, "markersize": 8}
+            axes.plot(shares, places, "o", label=rule, **ring)
+        else:
+            kind = {"marker": MARKERS[n % 7], "color": COLOURS[n % 7], "markersize": 4.5}
+            axes.plot(shares, places, linestyle="none", label=rule, **kind)
     named_rows(axes, [name.replace("_", " ") for name in names])
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("share found")

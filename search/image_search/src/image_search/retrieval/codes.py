@@ -22,20 +22,13 @@ Legend: N rows, D dimension, n vectors of a training.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from image_search.retrieval.faiss_library import faiss
 from image_search.retrieval.filtering import empty
-from image_search.retrieval.index import (
-    checked,
-    padded,
-    queries_of,
-    selector,
-    write_kind,
-    written_bytes,
-)
+from image_search.retrieval.index import FaissIndex, checked, queries_of, write_kind
 from ml_algorithms.nearest_neighbour.product_quantization import procrustes
 
 ROTATION_ROUNDS = 30
@@ -44,13 +37,10 @@ MOST = 10_000
 """Vectors that a rotation is learned from."""
 
 
-class Int8Index:
-    """See the module; made by ``trained``."""
+class Int8Index(FaissIndex):
+    """See the module; made by ``trained``. Similarities are those of the codes."""
 
-    FILE = "int8.faiss"
-
-    def __init__(self, index: Any) -> None:
-        self._index = index
+    KIND = "int8"
 
     @classmethod
     def trained(cls, vectors: np.ndarray) -> Self:
@@ -60,43 +50,6 @@ class Int8Index:
         )
         codes.train(queries_of(vectors))
         return cls(faiss.IndexIDMap2(codes))
-
-    def __len__(self) -> int:
-        return int(self._index.ntotal)
-
-    @property
-    def bytes(self) -> int:
-        """As FAISS writes it."""
-        return written_bytes(self._index)
-
-    def add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        """See ``VectorIndex``; the range stays as it is."""
-        rows, vectors = checked(rows, vectors, int(self._index.d))
-        self._index.add_with_ids(vectors, rows)
-
-    def remove(self, rows: np.ndarray) -> None:
-        """See ``VectorIndex``."""
-        self._index.remove_ids(np.ascontiguousarray(rows, np.int64))
-
-    def search(
-        self, queries: np.ndarray, k: int, *, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """See ``VectorIndex``; similarities are those of the codes."""
-        parameters = None
-        if allowed is not None:
-            parameters = faiss.SearchParameters(sel=selector(allowed))
-        similarity, rows = self._index.search(queries_of(queries), k, params=parameters)
-        return padded(rows, similarity)
-
-    def save(self, folder: Path) -> None:
-        """See ``VectorIndex``."""
-        faiss.write_index(self._index, str(folder / self.FILE))
-        write_kind(folder, "int8")
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """See ``VectorIndex``."""
-        return cls(faiss.read_index(str(folder / cls.FILE)))
 
 
 class BinaryIndex:

@@ -16,7 +16,7 @@ vectors and is back-filled with new ones item by item, in random order, while qu
 
 A way is compatible where, with nothing back-filled, it beats old queries on old items: the paper's
 empirical criterion (Y. Shen, Y. Xiong, W. Xia, S. Soatto, "Towards Backward-Compatible
-Representation Learning", CVPR 2020, section 3). ``gain`` is the share of the new model's whole
+Representation Learning", CVPR 2020). ``gain`` is the share of the new model's whole
 improvement that the user has then already.
 
 Legend: Q queries, G gallery, D dimension, K classes.

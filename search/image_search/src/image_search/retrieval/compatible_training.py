@@ -3,7 +3,7 @@
 In: pictures u8[n, S, S, C] and classes. Out: a function from pictures to unit vectors f32[m, D].
 
 Backward-compatible training: Y. Shen, Y. Xiong, W. Xia, S. Soatto, "Towards Backward-Compatible
-Representation Learning", CVPR 2020, section 3. To the new model's own loss comes the *influence
+Representation Learning", CVPR 2020. To the new model's own loss comes the *influence
 loss*: the old model's classifier, frozen, must classify the new model's vectors. New vectors of a
 class so come to lie where old vectors of the class are, and the two can be compared.
 

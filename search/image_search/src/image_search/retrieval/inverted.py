@@ -18,21 +18,13 @@ Legend: N vectors, D dimensions, L cells, P probes, M bytes of a code.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from image_search.config import IndexConfig
 from image_search.retrieval.faiss_library import faiss
-from image_search.retrieval.index import (
-    checked,
-    padded,
-    queries_of,
-    selector,
-    write_kind,
-    written_bytes,
-)
+from image_search.retrieval.index import FaissIndex, queries_of, selector
 
 PER_CELL = 64
 """Vectors a cell that k-means reads at most."""
@@ -46,13 +38,10 @@ PQ_ROUNDS = 15
 """Of k-means a part; FAISS's 25 and 256 vectors a codeword take seven times as long."""
 
 
-class IvfIndex:
+class IvfIndex(FaissIndex):
     """See the module; made by ``trained``."""
 
-    FILE = "ivf.faiss"
-
-    def __init__(self, index: Any) -> None:
-        self._index = index
+    KIND = "ivf"
 
     @classmethod
     def trained(
@@ -92,9 +81,6 @@ class IvfIndex:
         index.nprobe = min(config.probes, lists)
         return cls(index)
 
-    def __len__(self) -> int:
-        return int(self._index.ntotal)
-
     @property
     def cells(self) -> int:
         """L."""
@@ -115,45 +101,15 @@ class IvfIndex:
         lists = self._index.invlists
         return np.array([lists.list_size(cell) for cell in range(self.cells)], dtype=np.int64)
 
-    @property
-    def bytes(self) -> int:
-        """As FAISS writes it."""
-        return written_bytes(self._index)
-
-    def add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        """See ``VectorIndex``; the cells stay as they are."""
-        rows, vectors = checked(rows, vectors, int(self._index.d))
-        self._index.add_with_ids(vectors, rows)
-
-    def remove(self, rows: np.ndarray) -> None:
-        """See ``VectorIndex``. Reads every list: O(N)."""
-        self._index.remove_ids(np.ascontiguousarray(rows, np.int64))
-
-    def search(
-        self, queries: np.ndarray, k: int, *, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """See ``VectorIndex``; with a filter, more cells the fewer rows pass."""
-        parameters = None
-        if allowed is not None:
-            probes = self.probes_for(int(allowed.sum()))
-            parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector(allowed))
-        similarity, rows = self._index.search(queries_of(queries), k, params=parameters)
-        return padded(rows, similarity)
-
     def probes_for(self, passing: int) -> int:
         """Cells that hold as many passing rows as P cells hold rows, at most L."""
         share = max(passing, 1) / max(len(self), 1)
         return min(self.cells, math.ceil(self.probes / min(share, 1.0)))
 
-    def save(self, folder: Path) -> None:
-        """See ``VectorIndex``."""
-        faiss.write_index(self._index, str(folder / self.FILE))
-        write_kind(folder, "ivf")
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """See ``VectorIndex``."""
-        return cls(faiss.read_index(str(folder / cls.FILE)))
+    def _passing(self, allowed: np.ndarray) -> Any:
+        """With a filter, more cells the fewer rows pass."""
+        probes = self.probes_for(int(allowed.sum()))
+        return faiss.SearchParametersIVF(nprobe=probes, sel=selector(allowed))
 
 
 def cells_for(n: int, wanted: int | None) -> int:

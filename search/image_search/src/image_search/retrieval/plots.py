@@ -50,29 +50,53 @@ LEAST = 0.5
 
 
 def pareto_plot(grid: list[Measured], test: list[Measured], words: str) -> Figure:
-    """Left: recall@10 against single queries a second; right: against bytes that a search scans."""
+    """Left: recall@10 against single queries a second; right: against bytes that a search scans.
+
+    Of each family only what no other setting of it beats in both, joined by a line.
+    """
     figure, (speed, size) = new_figure("What recall costs: time, memory", panels=2, height=4.6)
-    seen: set[str] = set()
-    for name in dict.fromkeys(row.build.name for row in grid):
-        rows = sorted((r for r in grid if r.build.name == name), key=lambda r: r.width)
-        rows = [r for r in rows if r.recall[FIRST].mean() >= LEAST]
-        colour, marker, family = look(name)
-        label = None if family in seen or not rows else family
-        recall = [float(r.recall[FIRST].mean()) for r in rows]
+    for family, (colour, marker) in LOOKS.items():
+        rows = [r for r in grid if look(r.build.name)[2] == family and _recall(r) >= LEAST]
         style = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1, "alpha": 0.8}
-        speed.plot([r.speed.qps for r in rows], recall, label=label, **style)
-        if rows:
-            seen.add(family)
-            best = max(rows, key=lambda r: float(r.recall[FIRST].mean()))
-            size.plot([best.core_bytes / 1e6], [float(best.recall[FIRST].mean())], **style)
+        for axes, across in ((speed, _qps), (size, _scanned_mb)):
+            best = undominated([(across(r), _recall(r)) for r in rows], larger=axes is speed)
+            axes.plot(*zip(*best, strict=True) if best else ([], []), label=family, **style)
     speed.set_xscale("log")
     size.set_xscale("log")
+    size.set_xticks([3, 10, 30, 60], ["3", "10", "30", "60"])
+    size.minorticks_off()
     speed.set_ylabel(f"recall@{FIRST} of the exact neighbours")
     speed.set_xlabel("single queries a second, one thread")
-    size.set_xlabel("MB that a search scans (best width)")
+    size.set_xlabel("MB that a search scans")
     speed.legend(frameon=False, fontsize=8, loc="lower left")
     figure.text(0.01, -0.03, words, fontsize=7, color=GREY)
     return figure
+
+
+def undominated(points: list[tuple[float, float]], *, larger: bool) -> list[tuple[float, float]]:
+    """Of (cost, recall), those that no other beats in both, by cost.
+
+    Args:
+        points: Any number.
+        larger: Whether a larger first number is better (queries a second) or a smaller one (bytes).
+    """
+    kept: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda p: (-p[0] if larger else p[0], -p[1])):
+        if not kept or point[1] > kept[-1][1]:
+            kept.append(point)
+    return kept
+
+
+def _recall(row: Measured) -> float:
+    return float(row.recall[FIRST].mean())
+
+
+def _qps(row: Measured) -> float:
+    return row.speed.qps
+
+
+def _scanned_mb(row: Measured) -> float:
+    return row.core_bytes / 1e6
 
 
 def look(name: str) -> tuple[str, str, str]:
@@ -91,8 +115,8 @@ def scaling_plot(scaled: list[Scaled], budget_ms: float) -> Figure:
         colour, marker, _ = look(name)
         n = [row.n for row in rows]
         style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5}
-        time.plot(n, [row.measured.speed.p99_ms for row in rows], label=name, **style)
-        recall.plot(n, [float(row.measured.recall[FIRST].mean()) for row in rows], **style)
+        time.plot(n, [row.measured.speed.p99_ms for row in rows], **style)
+        recall.plot(n, [_recall(row.measured) for row in rows], label=name, **style)
     time.axhline(budget_ms, color=BLACK, linestyle="--", linewidth=1)
     time.annotate(
         f"budget {budget_ms:g} ms", (min(row.n for row in scaled), budget_ms), (2, 4),
@@ -104,7 +128,7 @@ def scaling_plot(scaled: list[Scaled], budget_ms: float) -> Figure:
     time.set_yscale("log")
     time.set_ylabel("p99 of a single query, ms, one thread")
     recall.set_ylabel(f"recall@{FIRST}")
-    time.legend(frameon=False, fontsize=8)
+    recall.legend(frameon=False, fontsize=8, loc="lower left")
     return figure
 
 

@@ -112,6 +112,7 @@ async def search(request: Request) -> Response:
             "results": hits(engine, found.answer.rows, found.answer.similarity, found.answer.score),
             "near_duplicates_hidden": found.answer.duplicates,
             "degradations": found.answer.degradations,
+            "ignored_words": found.ignored,
             "kind": query.kind,
             "version": engine.searcher.version,
             "request_id": request.state.request_id,

@@ -22,7 +22,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from image_search.images.decoding import ImageError
-from image_search.searcher import TextUnavailableError
+from image_search.searcher import RetrievalError, TextUnavailableError
 from image_search.serving.decoder import DecoderBusyError
 from image_search.serving.engine import SearchEngine
 from image_search.serving.fetching import FetchError, FetchLimits, fetch
@@ -89,7 +89,12 @@ async def ask(engine: SearchEngine, query: Query, started: float) -> Found:
         return await engine.search(query, left_s(engine, started))
     except OverloadedError as error:
         raise busy(engine, "overload", error) from None
-    except (TextUnavailableError, UnreadableError) as error:
+    except RetrievalError as error:
+        raise busy(engine, "retrieval", error) from None
+    except TextUnavailableError as error:
+        raise refusal("text", str(error)) from None
+    except UnreadableError as error:
+        engine.metrics.refused.labels("words").inc()
         raise refusal("text", str(error)) from None
     except KeyError:
         raise refusal("item_id", "no such item", query.item_id, status=404) from None

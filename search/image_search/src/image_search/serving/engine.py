@@ -11,6 +11,9 @@ call. Searches and changes of the catalogue take turns by one lock; embedding ne
 
 Overload is answered at once (503, Retry-After): when a line is full, when the bytes held pass their
 limit, when a deadline passes. A job whose deadline has passed is dropped before it is computed.
+
+A ranker, a personalisation or a page that fails has a fallback (``fallbacks``), which the answer
+names and the metrics count, once for each answer. An index that fails has none: 503.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ from ml_platform.serving.batcher import Batcher
 from ml_platform.serving.event_log import EventConflictError
 from ml_platform.serving.looping import dead_threads
 from ml_platform.serving.observers import tell
+from ml_platform.serving.stages import Degradation, StageMonitor
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +75,8 @@ class SearchEngine:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.searcher, self.settings, self.metrics = searcher, settings, metrics
+        # Without an observer: the stages of a batch are told apart by answer in ``_note``.
+        searcher.monitor = StageMonitor()
         self.config = config = settings.config
         self.started_s = time.time()
         self.observers: list[Observer] = []
@@ -103,6 +109,7 @@ class SearchEngine:
             OverloadedError: If the line is full, or the deadline passes.
             TextUnavailableError: For a text without a text tower.
             UnreadableError: For a text that names nothing the text tower knows.
+            RetrievalError: If the index fails.
             KeyError: For an item that is not there.
         """
         if query.kind == "item":
@@ -130,6 +137,10 @@ class SearchEngine:
         metrics, answer = self.metrics, found.answer
         metrics.queries.labels(query.kind).inc()
         metrics.duplicates.inc(answer.duplicates)
+        metrics.ignored.inc(len(found.ignored))
+        for one in answer.degradations:
+            stage, _, why = one.partition(":")
+            metrics.stage_degraded(Degradation(stage, why, ""))
         if len(answer.rows):
             space = "text" if query.kind == "text" else "image"
             metrics.best.labels(space).observe(float(answer.similarity.max()))
@@ -165,7 +176,8 @@ class SearchEngine:
                 asks[n] = self._ask(query, self.searcher.spaces["image"].vectors[row], row)
         answers = self._searched("light", list(asks.values()), embed_ms) if asks else []
         for n, one in zip(asks, answers, strict=True):
-            found[n] = one
+            text = queries[n].text  # "" of an item
+            found[n] = replace(one, ignored=self.searcher.ignored_words(text)) if text else one
         return [one for one in found if one is not None]
 
     def _embed_texts(self, texts: Sequence[str]) -> list[np.ndarray | ValueError]:

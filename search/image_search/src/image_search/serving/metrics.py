@@ -14,9 +14,12 @@ KINDS = ("image", "text", "item", "url")
 """What a query brings: a picture, words, a catalogue item, an address of a picture."""
 REFUSALS = (
     "empty", "too_many_bytes", "kind", "too_many_pixels", "broken", "form", "overload", "deadline",
-    "url", "slow", "gone",
+    "url", "slow", "gone", "words", "retrieval",
 )  # fmt: skip
-"""Why an upload was not searched: those of ``images.decoding`` and the service's own."""
+"""Why a query was not searched: those of ``images.decoding`` and the service's own. "words": a text
+without a word that is known; "retrieval": the index failed."""
+FALLBACKS = ("rank", "personalise", "rerank")
+"""Stages that something stands in for when they fail."""
 LANES = ("picture", "light")
 _SIMILARITIES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0)
 _BATCHES = (1, 2, 4, 8, 16, 32)
@@ -32,7 +35,7 @@ class SearchMetrics(ServiceMetrics):
             "search_queries_total", "Queries answered, by kind.", ("kind",), registry=registry
         )
         self.refused = Counter(
-            "search_refused_total", "Uploads not searched.", ("reason",), registry=registry
+            "search_refused_total", "Queries not searched.", ("reason",), registry=registry
         )
         self.empty = Counter(
             "search_empty_total", "Answers without a result.", ("kind",), registry=registry
@@ -54,6 +57,11 @@ class SearchMetrics(ServiceMetrics):
         self.duplicates = Counter(
             "search_duplicates_hidden_total", "Near-duplicates left out.", registry=registry
         )
+        self.ignored = Counter(
+            "search_words_ignored_total",
+            "Words of answered texts that were not understood.",
+            registry=registry,
+        )
         self.items = Gauge("search_items", "Items that a search may find.", registry=registry)
         self.changes = Counter(
             "search_changes_total", "Items added and deleted.", ("change",), registry=registry
@@ -69,5 +77,7 @@ class SearchMetrics(ServiceMetrics):
             self.refused.labels(reason)
         for change in ("add", "delete"):
             self.changes.labels(change)
+        for stage in FALLBACKS:
+            self.degraded.labels(stage, "error")
         for lane in LANES:
             self.batch.labels(lane)

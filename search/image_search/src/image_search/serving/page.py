@@ -46,6 +46,14 @@ HEADERS = {
 """Of every page. Not stored: an answer may show somebody's own picture."""
 
 
+_WITHOUT = {
+    "rank": "ordered by looks alone",
+    "personalise": "not ordered by your taste",
+    "rerank": "the same picture may stand twice",
+}
+"""What a failed stage means to a person."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """What one page shows; all of it as it came, nothing escaped yet.
@@ -56,7 +64,8 @@ class Shown:
         picture: The picture asked with, as a ``data:`` address; "" without one.
         results: As ``items.hits`` makes them.
         hidden: Near-duplicates that were left out.
-        degradations: Stages that a fallback stood in for.
+        degradations: Stages that a fallback stood in for, as ``stage:reason``.
+        ignored: Words that were not understood.
         took_ms: Of embedding and searching.
         refusal: Why there is no answer; "" where there is one.
     """
@@ -67,6 +76,7 @@ class Shown:
     results: Sequence[Mapping[str, Any]] = ()
     hidden: int = 0
     degradations: Sequence[str] = ()
+    ignored: Sequence[str] = ()
     took_ms: float = 0.0
     refusal: str = ""
 
@@ -165,8 +175,6 @@ def _results(shown: Shown) -> str:
     if shown.hidden:
         plural = "" if shown.hidden == 1 else "s"
         notes.append(f"{shown.hidden} near-duplicate{plural} hidden")
-    if shown.degradations:
-        notes.append(f"simpler order than usual ({', '.join(shown.degradations)})")
     told = "".join(f"<p>{escape(note)}</p>" for note in notes)
     filters = {
         name: shown.fields[name]
@@ -177,8 +185,20 @@ def _results(shown: Shown) -> str:
     nothing = "" if shown.results else "<p>Nothing fits. Try fewer filters.</p>"
     return (
         f'<section aria-label="Results"><div class="told"><h2>{escape(_heading(shown))}</h2>'
-        f"{told}</div><ol>{cards}</ol>{nothing}</section>"
+        f"{told}</div>{_notices(shown)}<ol>{cards}</ol>{nothing}</section>"
     )
+
+
+def _notices(shown: Shown) -> str:
+    """What the results do not take into account, where a person should know."""
+    told = [
+        f"{_WITHOUT.get(one.partition(':')[0], 'simpler')} ({one})" for one in shown.degradations
+    ]
+    notices = [f"These results are simpler than usual: {', '.join(told)}."] if told else []
+    if shown.ignored:
+        words = ", ".join(f"“{word}”" for word in shown.ignored)
+        notices.append(f"Not understood, and left out: {words}.")
+    return "".join(f'<p class="notice" role="status">{escape(one)}</p>' for one in notices)
 
 
 def _card(hit: Mapping[str, Any], filters: Mapping[str, str]) -> str:

@@ -106,6 +106,7 @@ async def _answered(request: Request, fields: dict[str, str], image: bytes | Non
             results=hits(engine, answer.rows, answer.similarity, answer.score),
             hidden=answer.duplicates,
             degradations=answer.degradations,
+            ignored=found.ignored,
             took_ms=sum(ms for name, ms in found.stages_ms.items() if name in ("embed", "search")),
         ),
     )

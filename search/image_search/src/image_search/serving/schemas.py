@@ -37,7 +37,10 @@ class SearchResponse(BaseModel):
     results: list[Hit]
     near_duplicates_hidden: int
     degradations: list[str]
-    """Stages that a fallback stood in for; empty when all is well."""
+    """Stages that a fallback stood in for, as ``stage:reason``; empty when all is well. "rank": the
+    order is by similarity. "personalise": as for nobody. "rerank": near-duplicates may show."""
+    ignored_words: list[str]
+    """Words of the text that were not understood and had no part in the search."""
     kind: str
     version: str
     request_id: str

@@ -73,9 +73,11 @@ class Found:
         vector: f32[D] of the query.
         stages_ms: By stage. Those of the models are of the whole batch.
         batch: How many queries shared them.
+        ignored: Words of a text that were not understood and had no part in the search.
     """
 
     answer: Answer
     vector: np.ndarray
     stages_ms: dict[str, float]
     batch: int
+    ignored: tuple[str, ...] = ()

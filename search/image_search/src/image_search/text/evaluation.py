@@ -8,7 +8,10 @@ query and metric.
     picture to text   R@1 among one sentence a class, and among one sentence for each combination
                       of class and traits that occurs: right if it is true of the picture
 
-A text that the encoder refuses scores 0 everywhere, and is counted. Other answers to compare with:
+A text that the encoder refuses scores 0 everywhere, and is counted. How single words are read or
+refused is judged apart, by lists of slips and of words of other things (``word_errors``).
+
+Other answers to compare with:
 
     random          any order
     class_filter    the class of each picture predicted by its nearest labelled neighbour; pictures
@@ -44,6 +47,56 @@ SHOWN = 10
 RIDGE = 1e-2
 CENTROID_SENTENCES = 2_000
 _BLOCK = 64
+
+
+@dataclass(frozen=True)
+class WordErrors:
+    """How a lexicon reads words that it does not know.
+
+    Attributes:
+        accepted: Word of another thing -> the known word that it was read as.
+        refused: Slips that were not read.
+        misread: Slips that were read as another known word than the meant one or its plural.
+        n_others: Words of other things that were tried.
+        n_slips: Slips that were tried.
+    """
+
+    accepted: dict[str, str]
+    refused: tuple[str, ...]
+    misread: tuple[str, ...]
+    n_others: int
+    n_slips: int
+
+    @property
+    def accept_share(self) -> float:
+        """False accepts: of the words of other things."""
+        return len(self.accepted) / max(self.n_others, 1)
+
+    @property
+    def refuse_share(self) -> float:
+        """False rejects: of the slips."""
+        return len(self.refused) / max(self.n_slips, 1)
+
+
+def word_errors(
+    lexicon: Lexicon, slips: Sequence[tuple[str, str]], others: Sequence[str]
+) -> WordErrors:
+    """What is read that should not be, and what is not that should.
+
+    Args:
+        lexicon: Its words.
+        slips: (known word, as it was typed); no ``typed`` is a word.
+        others: Words of other things, none of them known.
+    """
+    accepted = {word: near for word in others if (near := lexicon.nearest(word))}
+    read = [(known.rstrip("s"), typed, lexicon.nearest(typed)) for known, typed in slips]
+    return WordErrors(
+        accepted,
+        tuple(typed for _, typed, near in read if not near),
+        tuple(typed for known, typed, near in read if near and near.rstrip("s") != known),
+        len(others),
+        len(slips),
+    )
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ def shown_prompts(prompts: Prompts) -> Prompts:
     share = -(-ROWS // max(len(groups), 1))
     for group in groups:
         places = np.flatnonzero(prompts.group == group)
-        picked = np.linspace(0, len(places) - 1, min(share + 2, len(places)) + 2)[1:-1]
-        rows += [int(places[int(p)]) for p in picked[:share]]
+        spread = np.linspace(0, len(places) - 1, share + 2)[1:-1]
+        rows += places[np.unique(spread.astype(np.int64))].tolist()
     return prompts.at(np.array(rows[:ROWS], dtype=np.int64))
 
 

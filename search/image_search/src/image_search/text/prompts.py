@@ -48,6 +48,8 @@ JUDGED_PLAIN = (
     "{noun} please",
 )
 GROUPS = ("class", "wider", "one_trait", "two_traits", "misspelt", "composition")
+KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+"""Rows of an English keyboard."""
 RARE, COMMON = 0.03, 0.5
 """Shares of a class that a held-out trait lies between: enough to judge, enough left to learn."""
 
@@ -214,6 +216,32 @@ def slip(word: str, drawn: int) -> str:
     if kind == 1:
         return word[:at] + word[at] + word[at:]
     return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+
+
+def every_slip(word: str) -> list[tuple[str, str]]:
+    """(kind, word) of every single slip behind the first letter, each word once, without the word.
+
+    The kinds are those of ``slip``, "missing", "doubled" and "exchanged", and "neighbour": the key
+    beside the right one.
+    """
+    found: dict[str, str] = {}
+    for at in range(1, len(word)):
+        head, letter, rest = word[:at], word[at], word[at + 1 :]
+        found.setdefault(head + rest, "missing")
+        found.setdefault(head + letter + letter + rest, "doubled")
+        if rest:
+            found.setdefault(head + rest[0] + letter + rest[1:], "exchanged")
+        for key in _beside(letter):
+            found.setdefault(head + key + rest, "neighbour")
+    found.pop(word, None)
+    return [(kind, typed) for typed, kind in found.items()]
+
+
+def _beside(letter: str) -> Iterator[str]:
+    for row in KEYS:
+        at = row.find(letter)
+        if at >= 0:
+            yield from row[max(at - 1, 0) : at] + row[at + 1 : at + 2]
 
 
 def _joined(first: Prompts, second: Prompts) -> Prompts:

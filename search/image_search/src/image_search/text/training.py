@@ -26,7 +26,7 @@ from torch import Generator, Tensor, nn
 
 from image_search.config import TextConfig
 from image_search.embeddings.augment import mirrored, shifted
-from image_search.embeddings.cnn_network import Network, as_input
+from image_search.embeddings.cnn_network import Network, as_input, precision_of
 from image_search.images.captions import Captions, Claims, described
 from image_search.images.traits import Traits
 from image_search.text.lexicon import lexicon_of
@@ -133,7 +133,7 @@ def _run(
     optimiser = torch.optim.AdamW(_groups(towers, config), lr=config.learning_rate)
     steps = config.epochs * (n // batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step / steps))
-    low = uses_bf16(config.precision)
+    low = precision_of(config.precision) == "bf16"
     started, seen, losses = time.perf_counter(), set[str](), []
     towers.train()
     with progress.stage(f"text: training ({config.tower})", config.epochs * n) as advance:
@@ -226,13 +226,6 @@ class BatchReader:
         which = words.clamp_min(0) + dropped * self._n_words
         made: Tensor = tower(tower.word_vectors(self._features)[which], there)
         return made
-
-
-def uses_bf16(precision: str) -> bool:
-    """Whether the image tower trains in bf16; "auto": where the processor multiplies it."""
-    if precision != "auto":
-        return precision == "bf16"
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _sentences(examples: Examples, seed: int) -> Captions:
