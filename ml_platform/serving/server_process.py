@@ -54,16 +54,15 @@ def running_server(
         RuntimeError: if it ends or is not ready in time; with the end of its output.
     """
     begin = time.perf_counter()
-    with output.open("wb") as sink:
-        process = subprocess.Popen(
-            list(command),
-            env={**server_environment(), **(environment or {})},
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-        )
+    process = start_server(
+        command,
+        port,
+        output=output,
+        environment={**server_environment(), **(environment or {})},
+        timeout_s=timeout_s,
+    )
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until_ready(process, url, output, timeout_s=timeout_s)
         yield ServerProcess(url, process.pid, time.perf_counter() - begin)
     finally:
         process.terminate()
@@ -72,6 +71,39 @@ def running_server(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def start_server(
+    command: Sequence[str],
+    port: int,
+    *,
+    output: Path,
+    environment: Mapping[str, str],
+    timeout_s: float = START_TIMEOUT_S,
+) -> subprocess.Popen[bytes]:
+    """Starts a command that serves on a loopback port; it is ready, and the caller's to stop.
+
+    Args:
+        command: With the program first.
+        port: Where it will listen.
+        output: File that what it prints is added to.
+        environment: All of it.
+        timeout_s: Longest wait for ``/readyz``.
+
+    Raises:
+        RuntimeError: if it ends or is not ready in time; with the end of its output. It is stopped.
+    """
+    with output.open("ab") as sink:
+        process = subprocess.Popen(
+            list(command), env=dict(environment), stdout=sink, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_until_ready(process, f"http://127.0.0.1:{port}", output, timeout_s=timeout_s)
+    except BaseException:  # an interrupt, too, must leave no server behind
+        process.kill()
+        process.wait()
+        raise
+    return process
 
 
 def wait_until_ready(

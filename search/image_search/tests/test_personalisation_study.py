@@ -13,6 +13,7 @@ from image_search.config import ClicksConfig, PersonalisationConfig
 from image_search.embeddings.base import unit_rows
 from image_search.images.image_set import ImageSet, owner_rows
 from image_search.personalisation.loop import loop
+from image_search.personalisation.plots import known_figure
 from image_search.personalisation.study import (
     Searches,
     Setting,
@@ -23,6 +24,7 @@ from image_search.personalisation.study import (
 )
 from image_search.personalisation.styles import Directions
 from image_search.retrieval.index import build_index
+from ml_platform.evaluation.intervals import Estimate
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +165,14 @@ def test_feedback_learns_and_nothing_does_not(tiny: ImageSet, clicks: Clicks, wo
     assert (none.clicks[1:] != blend.clicks[1:]).any()
     assert none.clicks.shape == none.distance.shape == (6, 10)
     assert ((none.commonest > 0) & (none.commonest <= 1)).all()
+
+
+def test_numbers_of_clicks_are_drawn_in_their_order():
+    """Results that are read back come in the order of their keys: 10 before 3."""
+    known = {
+        f"impersonal.blend_{n}": {"clicks": Estimate(value, value, value, 5)}
+        for n, value in (("0", 0.0), ("10", 0.3), ("3", 0.1), ("30", 0.9))
+    }
+    axes = known_figure(known).axes[1]
+    assert axes.lines[0].get_ydata().tolist() == [0.0, 0.1, 0.3, 0.9]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "3", "10", "30"]

@@ -23,7 +23,7 @@ from image_search.searcher import Searcher, Space, SpaceName
 from image_search.text.tokens import Lexicon
 from image_search.thumbnails import Thumbnails
 from ml_platform.evaluation.progress import Silent
-from ml_platform.serving.server_process import server_environment, wait_until_ready
+from ml_platform.serving.server_process import server_environment, start_server
 
 TOKEN = "a-token-for-tests-only"
 WORDS = ("circle", "cross", "ring", "square", "triangle")
@@ -85,22 +85,13 @@ def start(
     environment.pop("IMAGE_SEARCH_ADMIN_TOKEN", None)
     if token:
         environment["IMAGE_SEARCH_ADMIN_TOKEN"] = token
-    output = folder / "server.log"
     config = (serving or calm()).model_dump_json()
-    with output.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, __file__, str(folder), str(port), config],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-        )
-    try:
-        wait_until_ready(process, f"http://127.0.0.1:{port}", output, timeout_s=60.0)
-    except RuntimeError:
-        process.kill()
-        process.wait()
-        raise
-    return process
+    return start_server(
+        [sys.executable, __file__, str(folder), str(port), config],
+        port,
+        output=folder / "server.log",
+        environment=environment,
+    )
 
 
 def main() -> None:

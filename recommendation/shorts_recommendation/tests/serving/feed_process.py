@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ml_platform.serving.server_process import server_environment, wait_until_ready
+from ml_platform.serving.server_process import server_environment, start_server
 
 PROGRAM = Path(__file__).parent / "tiny_feed.py"
 
@@ -20,19 +20,10 @@ def start(
     environment.pop("REDIS_URL", None)
     if redis_url:
         environment["REDIS_URL"] = redis_url
-    output = data_dir / "server.log"
     arguments = ["--data-dir", data_dir, "--port", port, "--workers", workers]
-    with output.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), *map(str, arguments)],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-        )
-    try:
-        wait_until_ready(process, f"http://127.0.0.1:{port}", output)
-    except RuntimeError:
-        process.kill()
-        process.wait()
-        raise
-    return process
+    return start_server(
+        [sys.executable, str(PROGRAM), *map(str, arguments)],
+        port,
+        output=data_dir / "server.log",
+        environment=environment,
+    )

@@ -6,25 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ml_platform.serving.server_process import server_environment, wait_until_ready
+from ml_platform.serving.server_process import server_environment, start_server
 
 PROGRAM = Path(__file__).parent / "tiny_recommender.py"
 
 
 def start(data_dir: Path, port: int) -> subprocess.Popen:
     """Start the tiny recommender under uvicorn and wait until it is ready."""
-    output = data_dir / "server.log"
-    with output.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(data_dir), str(port)],
-            env=server_environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-        )
-    try:
-        wait_until_ready(process, f"http://127.0.0.1:{port}", output)
-    except RuntimeError:
-        process.kill()
-        process.wait()
-        raise
-    return process
+    return start_server(
+        [sys.executable, str(PROGRAM), str(data_dir), str(port)],
+        port,
+        output=data_dir / "server.log",
+        environment=server_environment(),
+    )

@@ -66,6 +66,7 @@ def known_figure(known: Mapping[str, Mapping[str, Estimate]]) -> Figure:
 
 
 def _known_line(axes: Any, kind: str, points: list[tuple[int, Estimate]]) -> None:
+    points = sorted(points, key=lambda point: point[0])
     colour, across = _COLOURS.get(kind, PINK), list(range(len(points)))
     words = "told the true styles" if kind.endswith("told") else kind
     values = [e.value for _, e in points]

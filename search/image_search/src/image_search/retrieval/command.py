@@ -62,7 +62,7 @@ def run(run: Run) -> None:
     folder = run.results_folder()
     results.write(folder / "indexes.json")
     plots = {
-        "indexes_pareto": pareto_plot(grid, test, held.words),
+        "indexes_pareto": pareto_plot(grid, held.words),
         "indexes_scaling": scaling_plot(scaled, study.budget_ms),
         "indexes_filters": filter_plot(filtered),
     }

@@ -49,7 +49,7 @@ LEAST = 0.5
 """Recall below is of no interest and would press the rest into a corner."""
 
 
-def pareto_plot(grid: list[Measured], test: list[Measured], words: str) -> Figure:
+def pareto_plot(grid: list[Measured], words: str) -> Figure:
     """Left: recall@10 against single queries a second; right: against bytes that a search scans.
 
     Of each family only what no other setting of it beats in both, joined by a line.
@@ -111,7 +111,7 @@ def scaling_plot(scaled: list[Scaled], budget_ms: float) -> Figure:
         "SYNTHETIC vectors: time and recall by size", panels=2, height=4.0
     )
     for name in dict.fromkeys(row.measured.build.name for row in scaled):
-        rows = [row for row in scaled if row.measured.build.name == name]
+        rows = sorted((r for r in scaled if r.measured.build.name == name), key=lambda r: r.n)
         colour, marker, _ = look(name)
         n = [row.n for row in rows]
         style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5}
